@@ -1,0 +1,38 @@
+"""The errors a person sees. Each message is one line that names what is wrong and how to mend it.
+
+The command line prints the message alone and exits with `exit_code`: 2 for misuse (a wrong option, name or shape), 1 for a
+failure that the caller could not have known (a broken file, a full disk).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class VaelensError(Exception):
+    """Base of every error that vaelens raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(VaelensError, ValueError):
+    """An option, a name, a shape or a setting that cannot be used. Exit code 2."""
+
+    exit_code = 2
+
+
+class DataError(VaelensError):
+    """A file or folder whose content is not what it should be. Exit code 1."""
+
+
+class RunError(VaelensError):
+    """A run folder that is incomplete, damaged, in use or from another version. Exit code 1."""
+
+
+class TrainingError(VaelensError):
+    """Training that cannot go on, for instance because the loss is no number. Exit code 1."""
+
+
+def unknown(kind: str, name: object, choices: Iterable[object]) -> UsageError:
+    """The error for a name that is not among `choices`: `unknown layer 'conv9'; there are: conv1, conv2`."""
+    return UsageError(f"unknown {kind} {name!r}; there are: {', '.join(str(c) for c in choices)}")
