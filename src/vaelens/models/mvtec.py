@@ -48,7 +48,7 @@ class MvtecVAE(ConvVAE):
             shortcut_type="B",
             bias_downsample=False,
         )
-        resnet.avgpool = nn.Identity()  # what follows is then a plain flatten of 512 x H/32 x W/32
+        resnet.avgpool = nn.Flatten()  # the whole 512 x H/32 x W/32 map goes on, in any memory format
         side = (1024, height // 64, width // 64)
         self.encoder = nn.Sequential(
             OrderedDict(

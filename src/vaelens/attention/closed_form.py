@@ -1,0 +1,108 @@
+"""Channel weights by a matrix product, for a head that is piecewise linear behind one linear layer (see `head`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from vaelens.attention.head import POOLING, LinearHead, Stage, matrix
+from vaelens.attention.variants import channel_weights, needs_full_gradient
+
+# Without gradients the batch goes through in pieces whose (images, rows, units) product stays in the processor's cache: it
+# is written once and read once, and memory traffic would otherwise cost more than the arithmetic.
+_CACHE_BYTES = 1 << 20
+
+
+def closed_form_weights(
+    head: LinearHead,
+    slopes: Mapping[Stage, Tensor],
+    cotangents: Mapping[str, Tensor],
+    batch: int,
+    variant: str,
+    limit: int,
+) -> Tensor:
+    """Channel weights of R scalars that are linear in the posterior.
+
+    Args:
+        head: the head, with a final layer for every key of `cotangents`.
+        slopes: (B, J) for each activation of the head.
+        cotangents: by output, the derivative of each scalar by that output: (R, D), or (B, R, D) where it differs by image.
+        batch: B.
+        variant: see `variants`.
+        limit: bytes that one full gradient may take, for the variants that need it.
+
+    Returns:
+        (B, R, n), differentiable by the network's weights and the cotangents when gradients are on.
+    """
+    rows: Tensor | None = None
+    for name, cotangent in cotangents.items():
+        more = head.finals[name].rows(cotangent)
+        rows = more if rows is None else rows + more
+    assert rows is not None
+    full = needs_full_gradient(variant)
+    entry = _Entry(head, full)
+    gains = [(stage, stage.gain(slopes)) for stage in head.stages[head.entry + 1 :]]
+    if rows.ndim == 2 and not head.activations:
+        return _pull_back(rows, gains, entry, slice(0, 1), variant).expand(batch, -1, -1)
+    piece = batch
+    if not torch.is_grad_enabled():
+        unit = rows.shape[-2] * rows.shape[-1] * rows.element_size()
+        piece = max(1, _CACHE_BYTES // unit)
+    if full:
+        n, h, w = head.shape
+        piece = min(piece, max(1, limit // (rows.shape[-2] * n * h * w * rows.element_size())))
+    parts = [
+        _pull_back(rows, gains, entry, slice(start, min(start + piece, batch)), variant)
+        for start in range(0, batch, piece)
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _pull_back(
+    rows: Tensor, gains: list[tuple[Stage, Tensor | None]], entry: _Entry, images: slice, variant: str
+) -> Tensor:
+    """Lead `rows` (R, J) or (B, R, J) back through the stages to the map, for the images of one slice."""
+    if rows.ndim == 3:
+        rows = rows[images]
+    for stage, gain in reversed(gains):
+        if stage.kind in (nn.Linear, nn.Conv2d):
+            rows = rows @ matrix(stage.module)
+        elif gain is not None:
+            rows = rows * (gain[images].unsqueeze(1) if gain.ndim == 2 else gain)
+    if rows.ndim == 2:
+        rows = rows.expand(images.stop - images.start, -1, -1)
+    return entry.weights(rows, variant)
+
+
+class _Entry:
+    """The layer that takes in the map, from behind: cotangent (..., J) of its output -> channel weights (..., n)."""
+
+    def __init__(self, head: LinearHead, full: bool) -> None:
+        n, h, w = self.shape = head.shape
+        self.full = full
+        self.w1: Tensor | None = None
+        self.share: float | None = None
+        if head.entry < 0:
+            self.share = 1.0
+        elif head.entry < len(head.stages):
+            stage = head.stages[head.entry]
+            if stage.kind in POOLING:
+                self.share = 1.0 / (h * w)
+            else:
+                self.w1 = matrix(stage.module)
+                if not full:
+                    self.w1 = self.w1.view(-1, n, h * w).mean(-1)
+
+    def weights(self, rows: Tensor, variant: str) -> Tensor:
+        if self.w1 is not None:
+            rows = rows @ self.w1
+            if not self.full:
+                return rows
+        if self.share is not None:
+            n, h, w = self.shape
+            gradient = (rows * self.share)[..., None, None].expand(*rows.shape, h, w)
+        else:
+            gradient = rows.unflatten(-1, self.shape)
+        return channel_weights(gradient, variant)

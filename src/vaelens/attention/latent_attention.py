@@ -1,0 +1,220 @@
+"""LatentAttention: where in the image each latent of a variational autoencoder looks."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vaelens.attention.encoding import Encoding, encode
+from vaelens.attention.maps import LatentMaps
+from vaelens.attention.plan import Plan, make_plan
+from vaelens.attention.posterior import PosteriorMaps
+from vaelens.attention.variants import check_variant
+from vaelens.errors import UsageError, unknown
+
+log = logging.getLogger("vaelens.attention")
+METHODS = ("auto", "closed_form", "vjp")
+
+
+class LatentAttention:
+    """Attention maps from each latent dimension of a variational autoencoder (eq. 2 and 3 of the paper).
+
+    The model is never changed: its mode, gradients and hooks are afterwards what they were, and it is explained in the mode
+    that it is in (call `model.eval()` for a trained one).
+
+    Args:
+        model: any module with encode(images) -> (mean, logvar), each (B, D).
+        layer: dotted name of the module whose output is the feature map (B, n, h, w). None: the last feature map of more
+            than one pixel, after its activation.
+        latents: which latents to explain: None for all, an index, several indices, or "top3" for the three of highest
+            response in each image (largest absolute posterior mean).
+        method: "closed_form" (no backward pass; exact where the rest of the encoder is linear and piecewise linear behind
+            one linear layer), "vjp" (batched vector-Jacobian products, any layer), or "auto": the closed form where it is
+            exact, else the products.
+        variant: "cvpr" (the paper), "arxiv_v1" or "expvae" (see `attention.variants`).
+        memory: bytes that the gradients of one chunk of latents may take.
+
+    Raises:
+        UsageError: an unknown layer (the message has those there are), latent, method or variant; "closed_form" where there
+            is none (the message says why).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layer: str | None = None,
+        latents: int | str | Sequence[int] | None = None,
+        method: str = "auto",
+        *,
+        variant: str = "cvpr",
+        memory: int = 128 << 20,
+    ) -> None:
+        if method not in METHODS:
+            raise unknown("method", method, METHODS)
+        if memory < 1:
+            raise UsageError(f"memory is a number of bytes, at least 1, got {memory}")
+        self.model = model
+        self.variant = check_variant(variant)
+        self.latents = _parse_latents(latents)
+        self.memory = memory
+        self._asked_layer = layer
+        self._asked_method = method
+        self._plan: Plan | None = None
+        shape = getattr(model, "input_shape", None)
+        if isinstance(shape, tuple | list) and len(shape) == 3:
+            self._make_plan(_probe(model, tuple(shape)))
+
+    @property
+    def plan(self) -> Plan:
+        """The layer and the way from it to the posterior, found by one look at the model."""
+        if self._plan is None:
+            raise UsageError(
+                "the layer is not known yet: the model has no input_shape (C, H, W); explain a batch of images first"
+            )
+        return self._plan
+
+    @property
+    def layer(self) -> str:
+        """Dotted name of the layer in use."""
+        return self.plan.layer
+
+    @property
+    def method(self) -> str:
+        """The method in use: "closed_form" or "vjp"."""
+        head = self.plan.head
+        return "closed_form" if self._asked_method != "vjp" and head is not None and head.exact_now() else "vjp"
+
+    @property
+    def layers(self) -> dict[str, tuple[int, int, int]]:
+        """All layers that can be explained, with the shape (n, h, w) of their feature map."""
+        return dict(self.plan.layers)
+
+    def __call__(self, images: Tensor, *, sample: bool = False, generator: torch.Generator | None = None) -> LatentMaps:
+        """The maps of each latent for `images`.
+
+        Args:
+            images: (B, C, H, W), on the model's device.
+            sample: explain z = mean + std * e with e drawn from N(0, 1), and not the posterior mean.
+            generator: where e comes from; torch's global one where None.
+
+        Returns:
+            Maps (B, K, h, w); differentiable by the model's weights and the images whenever gradients are on.
+        """
+        encoding = self.encode(images, logvar=sample)
+        latents, pick = self._pick(encoding.mean)
+        cotangents = {"mean": pick}
+        if sample:
+            mean, logvar = encoding.mean, encoding.logvar
+            noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+            slope = noise * torch.exp(logvar / 2) / 2  # d z / d logvar
+            cotangents["logvar"] = pick * slope.unsqueeze(1)
+        weights = encoding.weights(cotangents, self.variant)
+        return self._maps(encoding, weights, latents)
+
+    def posterior(self, images: Tensor) -> PosteriorMaps:
+        """The distribution of each latent's signed map over the posterior, exactly and without a sample.
+
+        With z_i = mean_i + std_i e the signed map is S[mean_i] + e (std_i / 2) S[logvar_i], so every pixel is Gaussian.
+
+        Raises:
+            UsageError: a variant other than "cvpr", whose weights are not linear in the gradient.
+        """
+        if self.variant != "cvpr":
+            raise UsageError(f"the posterior of maps is exact for variant 'cvpr' alone, not for '{self.variant}'")
+        encoding = self.encode(images, logvar=True)
+        latents, pick = self._pick(encoding.mean)
+        by_mean = self._maps(encoding, encoding.weights({"mean": pick}), latents)
+        by_logvar = encoding.signed_maps(encoding.weights({"logvar": pick}))
+        rows = latents.expand(len(encoding.mean), -1)
+        std = torch.exp(encoding.logvar.gather(1, rows) / 2)
+        return PosteriorMaps(by_mean.signed, (std / 2)[..., None, None] * by_logvar, by_mean)
+
+    def encode(self, images: Tensor, logvar: bool = False) -> Encoding:
+        """One forward pass from which any scalar that is linear in the posterior can be explained.
+
+        Args:
+            images: (B, C, H, W).
+            logvar: whether derivatives by the log variance will be asked for.
+        """
+        if images.ndim != 4 or len(images) == 0:
+            raise UsageError(f"images are a batch (B, C, H, W) of at least one, got {tuple(images.shape)}")
+        if self._plan is None or not self._plan.still_holds(self.model, images):
+            self._make_plan(images[:2])
+        plan = self.plan
+        closed = self.method == "closed_form"
+        if self._asked_method == "closed_form" and not closed:
+            self._refuse("its dropout or batch norm is in training mode; call model.eval()")
+        if closed and logvar and plan.head is not None and "logvar" not in plan.head.finals:
+            if self._asked_method == "closed_form":
+                self._refuse("the log variance does not share the layers that lead to the mean")
+            closed = False
+        return encode(self.model, images, plan, closed, self.memory)
+
+    def _maps(self, encoding: Encoding, weights: Tensor, latents: Tensor) -> LatentMaps:
+        method = "vjp" if encoding.slopes is None else "closed_form"
+        graph = encoding.differentiable
+        mean = encoding.mean if graph else encoding.mean.detach()
+        logvar = encoding.logvar if graph else encoding.logvar.detach()
+        signed = encoding.signed_maps(weights)
+        return LatentMaps(signed, weights, mean, logvar, latents, encoding.plan.layer, method, self.variant)
+
+    def _pick(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """The latents to explain, (K,) or (B, K), and the cotangents that pick them, (K, D) or (B, K, D)."""
+        latent_dim = mean.shape[1]
+        eye = torch.eye(latent_dim, dtype=mean.dtype, device=mean.device)
+        if self.latents is None:
+            return torch.arange(latent_dim, device=mean.device), eye
+        if isinstance(self.latents, int):
+            latents = mean.detach().abs().topk(self.latents, dim=1).indices
+        else:
+            latents = torch.tensor(self.latents, device=mean.device)
+        return latents, eye[latents]
+
+    def _make_plan(self, probe: Tensor) -> None:
+        plan = make_plan(self.model, probe, self._asked_layer)
+        beyond = self.latents if isinstance(self.latents, int) else max((*(self.latents or (0,)),)) + 1
+        if beyond > plan.latent_dim:
+            raise UsageError(
+                f"latent {beyond - 1} does not exist; the model has {plan.latent_dim}: 0 to {plan.latent_dim - 1}"
+                if not isinstance(self.latents, int)
+                else f"top{beyond} asks for more latents than the {plan.latent_dim} of the model"
+            )
+        self._plan = plan
+        if self._asked_method == "closed_form" and plan.head is None:
+            self._plan = None
+            self._refuse(plan.why_not, plan.layer)
+        because = f" because {plan.why_not}" if plan.why_not else ""
+        log.info("layer '%s' %s: %s%s", plan.layer, plan.shape, self.method, because)
+
+    def _refuse(self, why: str, layer: str | None = None) -> None:
+        raise UsageError(f"no closed form at layer '{layer or self.layer}': {why}; use method='auto' or 'vjp'")
+
+    def __repr__(self) -> str:
+        known = f"layer='{self.layer}', method='{self.method}'" if self._plan else f"layer={self._asked_layer!r}"
+        return f"LatentAttention({type(self.model).__name__}, {known}, variant='{self.variant}')"
+
+
+def _parse_latents(latents: int | str | Sequence[int] | None) -> int | tuple[int, ...] | None:
+    """None for all, an int for the top k, a tuple for indices."""
+    if latents is None:
+        return None
+    if isinstance(latents, str):
+        match = re.fullmatch(r"top([1-9]\d*)", latents)
+        if not match:
+            raise UsageError(f"latents are indices or 'topK' such as 'top3', got {latents!r}")
+        return int(match[1])
+    indices = (latents,) if isinstance(latents, int) else tuple(int(i) for i in latents)
+    if not indices or min(indices) < 0:
+        raise UsageError(f"latents are indices from 0 on, at least one, got {latents!r}")
+    return indices
+
+
+def _probe(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
+    """Two images of noise, from a generator of their own so that the caller's random numbers stay as they are."""
+    images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+    return images if parameter is None else images.to(parameter)

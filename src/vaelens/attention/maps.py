@@ -1,0 +1,86 @@
+"""The maps of a batch of images, latent by latent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vaelens.attention.variants import rectify
+from vaelens.errors import UsageError
+
+
+@dataclass(frozen=True)
+class LatentMaps:
+    """Attention maps of the latents of a variational autoencoder (eq. 2 and 3).
+
+    Attributes:
+        signed: (B, K, h, w), the weighted sum of the feature map over channels, before rectification, in units of the latent
+            times the feature map's. K is the number of latents asked for.
+        weights: (B, K, n), the channel weights alpha.
+        mean: (B, D), the posterior mean of all latents.
+        logvar: (B, D), the log variance.
+        latents: which latents the K maps belong to: (K,), or (B, K) where each image has its own.
+        layer: the dotted name of the layer whose feature map this is.
+        method: "closed_form" or "vjp".
+        variant: "cvpr", "arxiv_v1" or "expvae".
+    """
+
+    signed: Tensor
+    weights: Tensor
+    mean: Tensor
+    logvar: Tensor
+    latents: Tensor
+    layer: str
+    method: str
+    variant: str = "cvpr"
+    _resized: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def per_latent(self) -> Tensor:
+        """(B, K, h, w), values >= 0: rectified by ReLU (by the absolute value for `expvae`)."""
+        return rectify(self.signed, self.variant) if self._resized is None else self._resized
+
+    def overall(self) -> Tensor:
+        """(B, h, w), values >= 0: the mean of the maps over the K latents."""
+        return self.per_latent.mean(1)
+
+    def resize(self, size: tuple[int, int]) -> LatentMaps:
+        """The same maps at (H, W) pixels, by bilinear interpolation of the rectified maps.
+
+        Raises:
+            UsageError: a side below 1.
+        """
+        if len(size) != 2 or min(size) < 1:
+            raise UsageError(f"maps are resized to (height, width), both at least 1, got {tuple(size)}")
+        return replace(self, signed=resize(self.signed, size), _resized=resize(self.per_latent, size))
+
+    def detach(self) -> LatentMaps:
+        """The same maps without their graph."""
+        return self._each(Tensor.detach)
+
+    def to(self, device: torch.device | str) -> LatentMaps:
+        """The same maps on another device."""
+        return self._each(lambda t: t.to(device))
+
+    def cpu(self) -> LatentMaps:
+        """The same maps in main memory."""
+        return self.to("cpu")
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> LatentMaps:
+        names = ("signed", "weights", "mean", "logvar", "latents")
+        changed = {name: change(getattr(self, name)) for name in names}
+        return replace(self, **changed, _resized=None if self._resized is None else change(self._resized))
+
+    def __len__(self) -> int:
+        return len(self.signed)
+
+
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (..., h, w) -> (..., H, W): bilinear, pixel centres aligned with the image's, antialiased when made smaller."""
+    flat = maps.reshape(-1, 1, *maps.shape[-2:])
+    shrinks = size[0] < maps.shape[-2] or size[1] < maps.shape[-1]
+    return F.interpolate(flat, size=size, mode="bilinear", antialias=shrinks).reshape(*maps.shape[:-2], *size)

@@ -1,0 +1,137 @@
+"""What there is to know about a model before its images: which layer, and which way from it to the posterior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from vaelens.attention.head import NORMS, SLOPES, LinearHead, NoClosedForm, find_head, last_feature_map
+from vaelens.attention.trace import Call, Trace, trace
+from vaelens.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A layer of a model and how the weights of its channels can be had.
+
+    Attributes:
+        layer: dotted name of the layer.
+        nth: which call of that module gives the feature map (a module may be called more than once).
+        image_shape: (C, H, W) of the images that the plan holds for.
+        shape: (n, h, w) of the feature map.
+        latent_dim: D.
+        head: the closed form's view of what follows, None where there is none.
+        why_not: why there is no closed form; empty where there is one.
+        overwritten: whether a later module writes into the feature map in place.
+        floats_behind: the most numbers per image that one tensor behind the layer, or the feature map, has.
+        layers: all layers whose feature map can be explained, by name, with its shape (n, h, w), in order of the calls.
+    """
+
+    layer: str
+    nth: int
+    image_shape: tuple[int, ...]
+    shape: tuple[int, int, int]
+    latent_dim: int
+    head: LinearHead | None
+    why_not: str
+    overwritten: bool
+    floats_behind: int
+    layers: dict[str, tuple[int, int, int]]
+
+    def still_holds(self, model: nn.Module, images: Tensor) -> bool:
+        """Whether the images have the plan's shape and the model still has the modules of the closed form."""
+        if tuple(images.shape[1:]) != self.image_shape:
+            return False
+        modules = dict(model.named_modules())
+        stages = self.head.stages if self.head else ()
+        return self.layer in modules and all(modules.get(stage.name) is stage.module for stage in stages)
+
+
+def make_plan(model: nn.Module, probe: Tensor, layer: str | None) -> Plan:
+    """Encode `probe` (B, C, H, W) once and look at what was called.
+
+    Args:
+        model: has encode(images) -> (mean, logvar).
+        probe: images to find the way with; their values do not matter.
+        layer: dotted name, None for the last feature map.
+
+    Raises:
+        UsageError: no such layer, one that gives no feature map, or one that the posterior does not come from.
+    """
+    seen = trace(model, probe)
+    layers = {call.name: _shape(call) for call in seen.calls if call.name and _is_map(call)}
+    position = _find(model, seen, layer, layers)
+    call = seen.calls[position]
+    head, why_not = None, ""
+    try:
+        head = find_head(seen, call.output)
+    except NoClosedForm as reason:
+        why_not = str(reason)
+    behind = [c.output.tensor[0].numel() for c in seen.calls[position:] if c.output.tensor.ndim]
+    return Plan(
+        layer=call.name,
+        nth=call.nth,
+        image_shape=tuple(probe.shape[1:]),
+        shape=_shape(call),
+        latent_dim=seen.mean.tensor.shape[1],
+        head=head,
+        why_not=why_not,
+        overwritten=call.output.version != call.output.tensor._version,
+        floats_behind=max(behind),
+        layers=layers,
+    )
+
+
+def _is_map(call: Call) -> bool:
+    return call.output.tensor.ndim == 4
+
+
+def _shape(call: Call) -> tuple[int, int, int]:
+    n, h, w = call.output.tensor.shape[1:]
+    return n, h, w
+
+
+def _find(model: nn.Module, seen: Trace, layer: str | None, layers: dict[str, tuple[int, int, int]]) -> int:
+    """The index of the call whose output is the feature map."""
+    if layer is None:
+        found = _default(seen)
+        if found is None:
+            raise UsageError(
+                f"found no feature map in {type(model).__name__}.encode; name the layer, one of: {', '.join(layers)}"
+            )
+        return found
+    index = seen.last_call(layer)
+    if index is not None and layer in layers:
+        return index
+    if index is not None:
+        shape = tuple(seen.calls[index].output.tensor.shape[1:])
+        raise UsageError(
+            f"layer '{layer}' gives {shape} per image, no feature map (n, h, w); there are: {', '.join(layers)}"
+        )
+    if layer in dict(model.named_modules()):
+        raise UsageError(f"layer '{layer}' is not called by encode; there are: {', '.join(layers)}")
+    raise UsageError(f"unknown layer '{layer}'; there are: {', '.join(layers)}")
+
+
+def _default(seen: Trace) -> int | None:
+    """The last feature map before the mean; where modules alone do not lead there, the last convolution with its activation."""
+    place = last_feature_map(seen)
+    if place is not None:
+        index = seen.outermost(place)
+        if index is not None and seen.calls[index].name:
+            return index
+    for index in range(len(seen.calls) - 1, -1, -1):
+        call = seen.calls[index]
+        if isinstance(call.module, nn.Conv2d) and _is_map(call) and call.output.tensor[0, 0].numel() > 1:
+            return _with_activation(seen, index)
+    return None
+
+
+def _with_activation(seen: Trace, index: int) -> int:
+    """Follow the feature map of call `index` through the norms and activations right behind it."""
+    for later in range(index + 1, len(seen.calls)):
+        call = seen.calls[later]
+        if call.leaf and type(call.module) in (*SLOPES, *NORMS) and call.input.holds_same(seen.calls[index].output):
+            index = later
+    return index

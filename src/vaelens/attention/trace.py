@@ -1,0 +1,173 @@
+"""Which modules a model calls on the way from an image to its posterior, in order, and what flows between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from vaelens.errors import UsageError
+
+
+@contextmanager
+def hooks(*handles: RemovableHandle) -> Iterator[None]:
+    """Remove `handles` on the way out, also after an exception."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put every module of `model` in eval mode and give each its own mode back on the way out."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def posterior(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and log variance (B, D) of `images` by the model's own `encode`.
+
+    Raises:
+        UsageError: the model has no `encode`, or it does not return two tensors (B, D) of one shape.
+    """
+    encode = getattr(model, "encode", None)
+    if not callable(encode):
+        raise UsageError(
+            f"{type(model).__name__} has no method encode(images) -> (mean, logvar); "
+            "give it one, or wrap the model in a module that has it"
+        )
+    result = encode(images)
+    if not (isinstance(result, tuple | list) and len(result) == 2 and all(isinstance(t, Tensor) for t in result)):
+        raise UsageError(f"{type(model).__name__}.encode must return (mean, logvar), got {type(result).__name__}")
+    mean, logvar = result
+    if mean.ndim != 2 or mean.shape != logvar.shape or len(mean) != len(images):
+        raise UsageError(
+            f"{type(model).__name__}.encode must return mean and logvar of one shape (B, D), "
+            f"got {tuple(mean.shape)} and {tuple(logvar.shape)}"
+        )
+    return mean, logvar
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor as it was at one moment: where it lies in memory, and how often it had been written to by then.
+
+    Two modules are neighbours when the one's output is, at that moment, the other's input. A functional operation between
+    them makes a new tensor (another storage) or, in place, a new version; a view keeps both.
+    """
+
+    tensor: Tensor  # kept alive, so that no other tensor can take its storage while the trace is read
+    version: int
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Place:
+        return cls(tensor, tensor._version)
+
+    def shares_storage(self, other: Place) -> bool:
+        """Whether both lie in the same memory."""
+        return self.tensor.untyped_storage().data_ptr() == other.tensor.untyped_storage().data_ptr()
+
+    def holds_same(self, other: Place) -> bool:
+        """Whether both are the same numbers at the same moment, possibly in another shape."""
+        mine, theirs = self.tensor, other.tensor
+        if (
+            not self.shares_storage(other)
+            or mine.storage_offset() != theirs.storage_offset()
+            or mine.numel() != theirs.numel()
+            or mine.dtype != theirs.dtype
+            or self.version != other.version
+        ):
+            return False
+        if mine.shape == theirs.shape:
+            return mine.stride() == theirs.stride()
+        return mine.is_contiguous() and theirs.is_contiguous()
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of one module: its dotted name, which call of that module it was, and its first input and output."""
+
+    name: str
+    module: nn.Module
+    nth: int
+    input: Place
+    output: Place
+    leaf: bool
+
+
+@dataclass(frozen=True)
+class Trace:
+    """All module calls of one encoding, in the order in which they ended, and the posterior that came of them."""
+
+    calls: tuple[Call, ...]
+    mean: Place
+    logvar: Place
+
+    def producer(self, place: Place, before: int) -> int | None:
+        """Index of the last leaf call before index `before` whose output is `place`."""
+        for index in range(before - 1, -1, -1):
+            if self.calls[index].leaf and self.calls[index].output.holds_same(place):
+                return index
+        return None
+
+    def last_call(self, name: str) -> int | None:
+        """Index of the last call of the module called `name`."""
+        for index in range(len(self.calls) - 1, -1, -1):
+            if self.calls[index].name == name:
+                return index
+        return None
+
+    def outermost(self, place: Place) -> int | None:
+        """Index of the last call, container or leaf, that gave out `place` in the same shape and had made it."""
+        for index in range(len(self.calls) - 1, -1, -1):
+            call = self.calls[index]
+            if call.leaf and call.input.holds_same(call.output):
+                continue  # an identity
+            if call.output.tensor.shape == place.tensor.shape and call.output.holds_same(place):
+                return index
+        return None
+
+
+def trace(model: nn.Module, images: Tensor) -> Trace:
+    """Encode `images` (B, C, H, W) once in eval mode without gradients and record every module call."""
+    calls: list[Call] = []
+    entered: dict[nn.Module, list[Place]] = {}
+    counts: dict[nn.Module, int] = {}
+    handles: list[RemovableHandle] = []
+
+    def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if args and isinstance(args[0], Tensor):
+            entered.setdefault(module, []).append(Place.of(args[0]))
+
+    def after(name: str, leaf: bool) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def record(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            stack = entered.get(module)
+            nth = counts[module] = counts.get(module, -1) + 1
+            if stack and isinstance(output, Tensor):
+                calls.append(Call(name, module, nth, stack.pop(), Place.of(output), leaf))
+
+        return record
+
+    # Version counters do not exist in inference mode, and hooks see module calls alone: `encode` itself is a plain method.
+    try:
+        for name, module in model.named_modules():
+            handles.append(module.register_forward_pre_hook(before))
+            handles.append(module.register_forward_hook(after(name, leaf=not any(module.children()))))
+        with eval_mode(model), torch.inference_mode(False), torch.no_grad():
+            mean, logvar = posterior(model, images.detach().clone())
+    finally:
+        for handle in handles:
+            handle.remove()
+    return Trace(tuple(calls), Place.of(mean), Place.of(logvar))

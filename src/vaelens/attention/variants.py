@@ -1,0 +1,51 @@
+"""How a gradient becomes channel weights, and a signed map a map: the paper's way, its first version's, and the authors' code's.
+
+============  ===================================================  ==============
+variant       channel weight alpha_k from g = d z_i / d A          map
+============  ===================================================  ==============
+`cvpr`        spatial mean of g_k (eq. 3)                          ReLU (eq. 2)
+`arxiv_v1`    spatial mean of ReLU(g_k)                            ReLU
+`expvae`      spatial mean of g_k / (RMS(g) + 1e-5), the RMS over  absolute value
+              all channels and pixels of one image
+============  ===================================================  ==============
+
+The authors' code takes the RMS over the whole batch; over one image it is the same for a batch of one, and the map of an
+image does not depend on its neighbours in the batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaelens.errors import unknown
+
+VARIANTS = ("cvpr", "arxiv_v1", "expvae")
+
+
+def check_variant(variant: str) -> str:
+    """Return `variant` if it exists, else raise UsageError with those that do."""
+    if variant not in VARIANTS:
+        raise unknown("variant", variant, VARIANTS)
+    return variant
+
+
+def needs_full_gradient(variant: str) -> bool:
+    """Whether the weights need more of the gradient than its spatial mean."""
+    return variant != "cvpr"
+
+
+def channel_weights(gradient: Tensor, variant: str) -> Tensor:
+    """Gradient (..., n, h, w) -> channel weights (..., n)."""
+    if variant == "arxiv_v1":
+        return gradient.relu().mean((-2, -1))
+    weights = gradient.mean((-2, -1))
+    if variant == "expvae":
+        rms = gradient.square().mean((-3, -2, -1)).sqrt() + 1e-5
+        weights = weights / rms.unsqueeze(-1)
+    return weights
+
+
+def rectify(signed: Tensor, variant: str) -> Tensor:
+    """Signed maps -> maps >= 0, of the same shape."""
+    return signed.abs() if variant == "expvae" else torch.relu(signed)

@@ -1,0 +1,82 @@
+"""Channel weights by batched vector-Jacobian products, for every head that autograd can follow."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from vaelens.attention.variants import channel_weights
+from vaelens.errors import UsageError
+
+log = logging.getLogger("vaelens.attention")
+
+
+def vjp_weights(
+    features: Tensor,
+    outputs: Mapping[str, Tensor],
+    cotangents: Mapping[str, Tensor],
+    variant: str,
+    per_chunk: int,
+    create_graph: bool,
+) -> Tensor:
+    """Channel weights of R scalars that are linear in the posterior.
+
+    Args:
+        features: (B, n, h, w), in the graph that leads to `outputs`.
+        outputs: "mean" and "logvar" (B, D).
+        cotangents: by output, the derivative of each scalar by that output: (R, D), or (B, R, D) where it differs by image.
+        variant: see `variants`.
+        per_chunk: how many of the R go through one batched product.
+        create_graph: whether the weights are to be differentiable.
+
+    Returns:
+        (B, R, n).
+
+    Raises:
+        UsageError: the posterior does not depend on the feature map.
+    """
+    targets = [outputs[name] for name in cotangents]
+    batch, latents = targets[0].shape
+    seeds = [
+        c.unsqueeze(1).expand(-1, batch, latents) if c.ndim == 2 else c.transpose(0, 1) for c in cotangents.values()
+    ]
+    rows = seeds[0].shape[0]
+    weights = []
+    for start in range(0, rows, per_chunk):
+        piece = [seed[start : start + per_chunk].to(t.dtype) for seed, t in zip(seeds, targets, strict=True)]
+        gradient = _gradient(targets, features, piece, create_graph)
+        weights.append(channel_weights(gradient, variant))
+    return torch.cat(weights).transpose(0, 1)
+
+
+def _gradient(targets: list[Tensor], features: Tensor, seeds: list[Tensor], create_graph: bool) -> Tensor:
+    """Seeds (R, B, D) for each target -> gradient (R, B, n, h, w) by the features."""
+    if seeds[0].shape[0] > 1:
+        try:
+            return _grad(targets, features, seeds, create_graph, batched=True)
+        except RuntimeError as error:
+            log.info("batched products are not possible here (%s); one backward pass per latent instead", error)
+    each = [
+        _grad(targets, features, [seed[i] for seed in seeds], create_graph, batched=False)
+        for i in range(seeds[0].shape[0])
+    ]
+    return torch.stack(each)
+
+
+def _grad(targets: list[Tensor], features: Tensor, seeds: list[Tensor], create_graph: bool, batched: bool) -> Tensor:
+    # autograd.grad, and not backward: it leaves every .grad alone.
+    (gradient,) = torch.autograd.grad(
+        targets,
+        features,
+        grad_outputs=seeds,
+        retain_graph=True,
+        create_graph=create_graph,
+        is_grads_batched=batched,
+        allow_unused=True,
+    )
+    if gradient is None:
+        raise UsageError("the posterior does not depend on this layer; choose one that lies on the way to the mean")
+    return gradient
