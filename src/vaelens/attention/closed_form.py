@@ -12,7 +12,7 @@ from vaelens.attention.variants import channel_weights, needs_full_gradient
 
 # Without gradients the batch goes through in pieces whose (images, rows, units) product stays in the processor's cache: it
 # is written once and read once, and memory traffic would otherwise cost more than the arithmetic.
-_CACHE_BYTES = 1 << 20
+_CACHE_BYTES = 2 << 20
 
 
 def closed_form_weights(
@@ -54,15 +54,12 @@ def closed_form_weights(
         n, h, w = head.shape
         piece = min(piece, max(1, limit // (rows.shape[-2] * n * h * w * rows.element_size())))
     parts = [
-        _pull_back(rows, gains, entry, slice(start, min(start + piece, batch)), variant)
-        for start in range(0, batch, piece)
+        _pull_back(rows, gains, entry, slice(start, min(start + piece, batch)), variant) for start in range(0, batch, piece)
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _pull_back(
-    rows: Tensor, gains: list[tuple[Stage, Tensor | None]], entry: _Entry, images: slice, variant: str
-) -> Tensor:
+def _pull_back(rows: Tensor, gains: list[tuple[Stage, Tensor | None]], entry: _Entry, images: slice, variant: str) -> Tensor:
     """Lead `rows` (R, J) or (B, R, J) back through the stages to the map, for the images of one slice."""
     if rows.ndim == 3:
         rows = rows[images]
@@ -101,8 +98,8 @@ class _Entry:
             if not self.full:
                 return rows
         if self.share is not None:
-            n, h, w = self.shape
+            _, h, w = self.shape
             gradient = (rows * self.share)[..., None, None].expand(*rows.shape, h, w)
         else:
-            gradient = rows.unflatten(-1, self.shape)
+            gradient = rows.view(*rows.shape[:-1], *self.shape)
         return channel_weights(gradient, variant)

@@ -68,7 +68,8 @@ class Encoding:
 
 def weighted_sum(weights: Tensor, features: Tensor) -> Tensor:
     """sum_k weights[b, r, k] features[b, k]: (B, R, n), (B, n, h, w) -> (B, R, h, w)."""
-    return torch.bmm(weights.to(features.dtype), features.flatten(2)).unflatten(2, features.shape[2:])
+    maps = torch.bmm(weights.to(features.dtype), features.flatten(2))
+    return maps.view(*maps.shape[:2], *features.shape[2:])
 
 
 def encode(model: nn.Module, images: Tensor, plan: Plan, closed_form: bool, memory: int) -> Encoding:

@@ -118,7 +118,8 @@ class LinearHead:
             x = stage.module(x.flatten(1) if stage.kind is nn.Linear else x)
         final = self.finals["mean"]
         out = final.module(x.flatten(1) if type(final.module) is nn.Linear else x)
-        return out.flatten(1)[:, final.units]
+        mean: Tensor = out.flatten(1)[:, final.units]
+        return mean
 
 
 def last_feature_map(trace: Trace) -> Place | None:
@@ -132,7 +133,13 @@ def last_feature_map(trace: Trace) -> Place | None:
         if place.tensor.ndim == 4 and place.tensor[0, 0].numel() > 1:
             return place
         producer = trace.producer(place, index)
-        if producer is None or type(trace.calls[producer].module) not in (*SLOPES, *LINEAR, *NORMS, *DROPOUTS, *SHAPING):
+        if producer is None or type(trace.calls[producer].module) not in (
+            *SLOPES,
+            *LINEAR,
+            *NORMS,
+            *DROPOUTS,
+            *SHAPING,
+        ):
             return None
         index = producer
 
@@ -171,8 +178,8 @@ def _final(trace: Trace, output: Place) -> tuple[int, Final]:
         if type(call.module) not in LINEAR:
             raise NoClosedForm(f"'{call.name}' ({type(call.module).__name__}) comes last, and not a linear layer")
         units = whole[0].numel()
-        start = tensor.storage_offset() - whole.storage_offset()
-        picked = start + torch.arange(tensor.shape[1]) * (tensor.stride(1) if tensor.shape[1] > 1 else 1)
+        start = int(tensor.storage_offset()) - int(whole.storage_offset())
+        picked: Tensor = start + torch.arange(tensor.shape[1]) * (tensor.stride(1) if tensor.shape[1] > 1 else 1)
         aligned = len(tensor) == 1 or tensor.stride(0) == units
         vector = whole.is_contiguous() and units == whole.shape[1]
         if call.output.version == output.version and aligned and vector and start >= 0 and int(picked[-1]) < units:
@@ -200,7 +207,7 @@ def _walk(trace: Trace, output: Place, features: Place) -> tuple[list[Stage], Fi
 
 
 def _entry(stages: list[Stage], final: Final, shape: tuple[int, int, int]) -> int:
-    """Which stage takes in the map; raises NoClosedForm unless all before it leave the map alone and all after act on units."""
+    """Which stage takes in the map; raises NoClosedForm unless all before it leave the map alone and those after act on units."""
     n, h, w = shape
     entry = -1 if h * w == 1 else None
     for position, stage in enumerate([*stages, Stage("the last layer", final.module, 0)]):
@@ -212,11 +219,7 @@ def _entry(stages: list[Stage], final: Final, shape: tuple[int, int, int]) -> in
                 raise NoClosedForm(f"'{stage.name}' keeps no running statistics")
         elif stage.kind in DROPOUTS:
             continue
-        elif isinstance(module, nn.Linear) and module.in_features == n * h * w:
-            entry = position
-        elif isinstance(module, nn.Conv2d) and module.kernel_size == (h, w) and _plain(module):
-            entry = position
-        elif stage.kind in POOLING and _pools_all(module, h, w):
+        elif _takes_all(module, (n, h, w)):
             entry = position
         elif stage.kind in SLOPES or stage.kind in NORMS:
             raise NoClosedForm(
@@ -233,8 +236,15 @@ def _plain(conv: nn.Conv2d) -> bool:
     return conv.padding in ((0, 0), "valid") and conv.groups == 1 and conv.dilation == (1, 1)
 
 
-def _pools_all(module: nn.Module, h: int, w: int) -> bool:
+def _takes_all(module: nn.Module, shape: tuple[int, int, int]) -> bool:
+    """Whether the module turns the whole map into units: linear, a convolution that covers it, or global pooling."""
+    n, h, w = shape
+    if isinstance(module, nn.Linear):
+        return module.in_features == n * h * w
+    if isinstance(module, nn.Conv2d):
+        return module.kernel_size == (h, w) and _plain(module)
     if isinstance(module, nn.AdaptiveAvgPool2d):
         return module.output_size in (1, (1, 1))
-    assert isinstance(module, nn.AvgPool2d)
-    return module.kernel_size in ((h, w), h if h == w else None) and module.padding in (0, (0, 0))
+    if isinstance(module, nn.AvgPool2d):
+        return module.kernel_size in ((h, w), h if h == w else None) and module.padding in (0, (0, 0))
+    return False

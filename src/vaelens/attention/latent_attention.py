@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from vaelens.attention.maps import LatentMaps
 from vaelens.attention.plan import Plan, make_plan
 from vaelens.attention.posterior import PosteriorMaps
 from vaelens.attention.variants import check_variant
+from vaelens.attention.variants import rectifier as rectifier_of
 from vaelens.errors import UsageError, unknown
 
 log = logging.getLogger("vaelens.attention")
@@ -105,7 +106,7 @@ class LatentAttention:
             Maps (B, K, h, w); differentiable by the model's weights and the images whenever gradients are on.
         """
         encoding = self.encode(images, logvar=sample)
-        latents, pick = self._pick(encoding.mean)
+        latents, pick = self.pick(encoding.mean)
         cotangents = {"mean": pick}
         if sample:
             mean, logvar = encoding.mean, encoding.logvar
@@ -113,7 +114,7 @@ class LatentAttention:
             slope = noise * torch.exp(logvar / 2) / 2  # d z / d logvar
             cotangents["logvar"] = pick * slope.unsqueeze(1)
         weights = encoding.weights(cotangents, self.variant)
-        return self._maps(encoding, weights, latents)
+        return self.wrap(encoding, weights, latents)
 
     def posterior(self, images: Tensor) -> PosteriorMaps:
         """The distribution of each latent's signed map over the posterior, exactly and without a sample.
@@ -123,15 +124,29 @@ class LatentAttention:
         Raises:
             UsageError: a variant other than "cvpr", whose weights are not linear in the gradient.
         """
+        return self.affine_maps(images, 1.0, lambda mean, logvar: torch.exp(logvar / 2) / 2)
+
+    def affine_maps(self, images: Tensor, by_mean: float, by_logvar: Callable[[Tensor, Tensor], Tensor]) -> PosteriorMaps:
+        """The distribution of the maps of u_i whose gradient is `by_mean` d mean_i + e `by_logvar` d logvar_i, e ~ N(0, 1).
+
+        Args:
+            images: (B, C, H, W).
+            by_mean: the derivative of every u_i by its mean.
+            by_logvar: mean and log variance (B, D) -> derivative of each u_i by its log variance, per unit of e, (B, D).
+
+        Raises:
+            UsageError: a variant other than "cvpr", whose weights are not linear in the gradient.
+        """
         if self.variant != "cvpr":
-            raise UsageError(f"the posterior of maps is exact for variant 'cvpr' alone, not for '{self.variant}'")
+            raise UsageError(f"the distribution of maps is exact for variant 'cvpr' alone, not for '{self.variant}'")
         encoding = self.encode(images, logvar=True)
-        latents, pick = self._pick(encoding.mean)
-        by_mean = self._maps(encoding, encoding.weights({"mean": pick}), latents)
-        by_logvar = encoding.signed_maps(encoding.weights({"logvar": pick}))
-        rows = latents.expand(len(encoding.mean), -1)
-        std = torch.exp(encoding.logvar.gather(1, rows) / 2)
-        return PosteriorMaps(by_mean.signed, (std / 2)[..., None, None] * by_logvar, by_mean)
+        latents, pick = self.pick(encoding.mean)
+        maps = self.wrap(encoding, encoding.weights({"mean": by_mean * pick}), latents)
+        slopes = by_logvar(encoding.mean, encoding.logvar).gather(1, latents.expand(len(encoding.mean), -1))
+        if not encoding.differentiable:
+            slopes = slopes.detach()
+        spread = encoding.signed_maps(encoding.weights({"logvar": pick}))
+        return PosteriorMaps(slopes[..., None, None] * spread, maps)
 
     def encode(self, images: Tensor, logvar: bool = False) -> Encoding:
         """One forward pass from which any scalar that is linear in the posterior can be explained.
@@ -154,16 +169,29 @@ class LatentAttention:
             closed = False
         return encode(self.model, images, plan, closed, self.memory)
 
-    def _maps(self, encoding: Encoding, weights: Tensor, latents: Tensor) -> LatentMaps:
-        method = "vjp" if encoding.slopes is None else "closed_form"
-        graph = encoding.differentiable
-        mean = encoding.mean if graph else encoding.mean.detach()
-        logvar = encoding.logvar if graph else encoding.logvar.detach()
-        signed = encoding.signed_maps(weights)
-        return LatentMaps(signed, weights, mean, logvar, latents, encoding.plan.layer, method, self.variant)
+    def wrap(
+        self,
+        encoding: Encoding,
+        weights: Tensor,
+        latents: Tensor,
+        signed: Tensor | None = None,
+        rectifier: str | None = None,
+    ) -> LatentMaps:
+        """Channel weights (B, K, n) of an encoding as maps; `signed` where they are not the weighted feature map itself."""
+        return LatentMaps(
+            signed=encoding.signed_maps(weights) if signed is None else signed,
+            weights=weights,
+            mean=encoding.mean if encoding.differentiable else encoding.mean.detach(),
+            logvar=encoding.logvar if encoding.differentiable else encoding.logvar.detach(),
+            latents=latents,
+            layer=encoding.plan.layer,
+            method="vjp" if encoding.slopes is None else "closed_form",
+            variant=self.variant,
+            rectifier=rectifier or rectifier_of(self.variant),
+        )
 
-    def _pick(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """The latents to explain, (K,) or (B, K), and the cotangents that pick them, (K, D) or (B, K, D)."""
+    def pick(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """The latents to explain, (K,) or (B, K), and the cotangents of the mean (B, D) that pick them, (K, D) or (B, K, D)."""
         latent_dim = mean.shape[1]
         eye = torch.eye(latent_dim, dtype=mean.dtype, device=mean.device)
         if self.latents is None:

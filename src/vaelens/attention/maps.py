@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vaelens.attention.variants import rectify
 from vaelens.errors import UsageError
 
 
@@ -27,6 +26,7 @@ class LatentMaps:
         layer: the dotted name of the layer whose feature map this is.
         method: "closed_form" or "vjp".
         variant: "cvpr", "arxiv_v1" or "expvae".
+        rectifier: what makes a signed map a map, "relu" or "abs".
     """
 
     signed: Tensor
@@ -37,12 +37,15 @@ class LatentMaps:
     layer: str
     method: str
     variant: str = "cvpr"
+    rectifier: str = "relu"
     _resized: Tensor | None = field(default=None, repr=False)
 
     @property
     def per_latent(self) -> Tensor:
-        """(B, K, h, w), values >= 0: rectified by ReLU (by the absolute value for `expvae`)."""
-        return rectify(self.signed, self.variant) if self._resized is None else self._resized
+        """(B, K, h, w), values >= 0: rectified by ReLU or, for `expvae` and for deviations, by the absolute value."""
+        if self._resized is not None:
+            return self._resized
+        return self.signed.abs() if self.rectifier == "abs" else torch.relu(self.signed)
 
     def overall(self) -> Tensor:
         """(B, h, w), values >= 0: the mean of the maps over the K latents."""
@@ -71,9 +74,15 @@ class LatentMaps:
         return self.to("cpu")
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> LatentMaps:
-        names = ("signed", "weights", "mean", "logvar", "latents")
-        changed = {name: change(getattr(self, name)) for name in names}
-        return replace(self, **changed, _resized=None if self._resized is None else change(self._resized))
+        return replace(
+            self,
+            signed=change(self.signed),
+            weights=change(self.weights),
+            mean=change(self.mean),
+            logvar=change(self.logvar),
+            latents=change(self.latents),
+            _resized=None if self._resized is None else change(self._resized),
+        )
 
     def __len__(self) -> int:
         return len(self.signed)

@@ -106,9 +106,7 @@ def _find(model: nn.Module, seen: Trace, layer: str | None, layers: dict[str, tu
         return index
     if index is not None:
         shape = tuple(seen.calls[index].output.tensor.shape[1:])
-        raise UsageError(
-            f"layer '{layer}' gives {shape} per image, no feature map (n, h, w); there are: {', '.join(layers)}"
-        )
+        raise UsageError(f"layer '{layer}' gives {shape} per image, no feature map (n, h, w); there are: {', '.join(layers)}")
     if layer in dict(model.named_modules()):
         raise UsageError(f"layer '{layer}' is not called by encode; there are: {', '.join(layers)}")
     raise UsageError(f"unknown layer '{layer}'; there are: {', '.join(layers)}")

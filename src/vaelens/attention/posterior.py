@@ -7,7 +7,7 @@ a rectified Gaussian.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,14 +20,17 @@ class PosteriorMaps:
     """Each pixel of each signed map as a Gaussian.
 
     Attributes:
-        mean: (B, K, h, w), the expected signed map, equal to the signed map of the posterior mean.
         slope: (B, K, h, w), by how much the signed map changes per standard deviation of the latent; signed.
-        maps: the maps of the posterior mean.
+        maps: the maps at e = 0.
     """
 
-    mean: Tensor
     slope: Tensor
     maps: LatentMaps
+
+    @property
+    def mean(self) -> Tensor:
+        """(B, K, h, w), the expected signed map: that at e = 0."""
+        return self.maps.signed
 
     @property
     def std(self) -> Tensor:
@@ -46,6 +49,12 @@ class PosteriorMaps:
         """(B, K, h, w), the probability that the signed map is greater than `above`."""
         certain = (self.mean > above).to(self.mean.dtype)
         return torch.where(self.std > 0, torch.special.ndtr(self._ratio(self.mean - above)), certain)
+
+    def sample(self, generator: torch.Generator | None = None) -> LatentMaps:
+        """The maps for one e ~ N(0, 1) per image and latent."""
+        mean = self.maps.signed
+        noise = torch.randn(mean.shape[:2], generator=generator, dtype=mean.dtype, device=mean.device)
+        return replace(self.maps, signed=mean + noise[..., None, None] * self.slope)
 
     def _ratio(self, distance: Tensor) -> Tensor:
         return distance / torch.where(self.std > 0, self.std, torch.ones_like(self.std))

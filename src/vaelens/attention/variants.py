@@ -1,4 +1,4 @@
-"""How a gradient becomes channel weights, and a signed map a map: the paper's way, its first version's, and the authors' code's.
+"""How a gradient becomes channel weights: as in the paper, as in its first version and as in the authors' code.
 
 ============  ===================================================  ==============
 variant       channel weight alpha_k from g = d z_i / d A          map
@@ -15,7 +15,6 @@ image does not depend on its neighbours in the batch.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from vaelens.errors import unknown
@@ -46,6 +45,6 @@ def channel_weights(gradient: Tensor, variant: str) -> Tensor:
     return weights
 
 
-def rectify(signed: Tensor, variant: str) -> Tensor:
-    """Signed maps -> maps >= 0, of the same shape."""
-    return signed.abs() if variant == "expvae" else torch.relu(signed)
+def rectifier(variant: str) -> str:
+    """What makes a signed map a map: "relu" (eq. 2) or "abs"."""
+    return "abs" if variant == "expvae" else "relu"

@@ -40,9 +40,7 @@ def vjp_weights(
     """
     targets = [outputs[name] for name in cotangents]
     batch, latents = targets[0].shape
-    seeds = [
-        c.unsqueeze(1).expand(-1, batch, latents) if c.ndim == 2 else c.transpose(0, 1) for c in cotangents.values()
-    ]
+    seeds = [c.unsqueeze(1).expand(-1, batch, latents) if c.ndim == 2 else c.transpose(0, 1) for c in cotangents.values()]
     rows = seeds[0].shape[0]
     weights = []
     for start in range(0, rows, per_chunk):
@@ -60,8 +58,7 @@ def _gradient(targets: list[Tensor], features: Tensor, seeds: list[Tensor], crea
         except RuntimeError as error:
             log.info("batched products are not possible here (%s); one backward pass per latent instead", error)
     each = [
-        _grad(targets, features, [seed[i] for seed in seeds], create_graph, batched=False)
-        for i in range(seeds[0].shape[0])
+        _grad(targets, features, [seed[i] for seed in seeds], create_graph, batched=False) for i in range(seeds[0].shape[0])
     ]
     return torch.stack(each)
 

@@ -1,8 +1,8 @@
 """The paper's four networks, one file per supplementary table.
 
-    model = build("mnist", latent_dim=32)
-    mean, logvar = model.encode(images)      # (B, 32) each
-    images = model.decode(mean)              # (B, 1, 28, 28), values in [0, 1]
+model = build("mnist", latent_dim=32)
+mean, logvar = model.encode(images)      # (B, 32) each
+images = model.decode(mean)              # (B, 1, 28, 28), values in [0, 1]
 """
 
 from __future__ import annotations

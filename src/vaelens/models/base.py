@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -95,7 +96,7 @@ def he_init(module: nn.Module) -> None:
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear | nn.ConvTranspose2d):
-            fan_in = layer.weight[0].numel()
+            fan_in: float = layer.weight[0].numel()
             if isinstance(layer, nn.ConvTranspose2d):
                 # Weight is (in, out, kh, kw), and with stride s only k/s taps of the kernel reach any one output.
                 taps = math.prod(k / s for k, s in zip(layer.kernel_size, layer.stride, strict=True))
@@ -108,8 +109,7 @@ def he_init(module: nn.Module) -> None:
 def conv_relu(channels: Sequence[int]) -> list[tuple[str, nn.Module]]:
     """Named pairs (conv1, relu1), ... of 4x4 convolutions with stride 2 and padding 1; each halves the side, rounding down."""
     layers: list[tuple[str, nn.Module]] = []
-    for number, (before, after) in enumerate(zip(channels[:-1], channels[1:], strict=True), start=1):
+    for number, (before, after) in enumerate(itertools.pairwise(channels), start=1):
         layers.append((f"conv{number}", nn.Conv2d(before, after, 4, stride=2, padding=1)))
         layers.append((f"relu{number}", nn.ReLU()))
     return layers
-

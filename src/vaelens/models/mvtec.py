@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 
 from torch import nn
@@ -69,7 +70,7 @@ class MvtecVAE(ConvVAE):
             nn.Unflatten(1, side),
         ]
         widths = [1024, 512, 256, 128, 64, 32]
-        for before, after in zip(widths[:-1], widths[1:], strict=True):
+        for before, after in itertools.pairwise(widths):
             decoder += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.BatchNorm2d(after), nn.ReLU()]
         decoder.append(nn.ConvTranspose2d(widths[-1], channels, 4, stride=2, padding=1))
         self.decoder = nn.Sequential(*decoder)

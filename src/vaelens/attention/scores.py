@@ -1,0 +1,165 @@
+"""Anomaly scores and the maps that explain them: where in the image the score comes from.
+
+A score is fitted on normal images alone. Each has a `value`, one number per image, and `maps`, which latent by latent or as a
+whole say where that number comes from.
+
+- `MeanSum`: the sum of the posterior mean, explained as one scalar (the paper's first way to an anomaly map).
+- `NormalDifference`: the difference between the image's posterior and that of all normal images (eq. 4).
+- `Deviation`: the feature map's deviation from that of the nearest normal images, weighted by each latent's channels. The
+  maps of eq. 2 explain a latent against zero activation and so light up whatever is bright; this one explains its distance
+  from normal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vaelens.attention.encoding import Encoding, weighted_sum
+from vaelens.attention.latent_attention import LatentAttention
+from vaelens.attention.maps import LatentMaps
+from vaelens.attention.posterior import PosteriorMaps
+from vaelens.errors import UsageError
+
+
+@dataclass(frozen=True)
+class MeanSum:
+    """The sum of the posterior mean over all latents, and how it is spread over normal images.
+
+    Attributes:
+        center: mean of the sum over normal images.
+        scale: its standard deviation, above 0.
+    """
+
+    center: float
+    scale: float
+
+    @classmethod
+    def fit(cls, means: Tensor) -> MeanSum:
+        """From the posterior means (N, D) of at least two normal images."""
+        _check_codes(means)
+        sums = means.sum(1)
+        return cls(float(sums.mean()), max(float(sums.std()), 1e-12))
+
+    def value(self, mean: Tensor) -> Tensor:
+        """(B, D) -> (B,): distance of the sum from its normal mean, in standard deviations; >= 0."""
+        return (mean.sum(1) - self.center).abs() / self.scale
+
+    def maps(self, attention: LatentAttention, images: Tensor) -> LatentMaps:
+        """One map per image, (B, 1, h, w): the gradient of the sum weighs the channels (eq. 2 and 3 with it for z_i)."""
+        encoding = attention.encode(images)
+        ones = torch.ones(1, encoding.mean.shape[1], dtype=encoding.mean.dtype, device=encoding.mean.device)
+        weights = encoding.weights({"mean": ones}, attention.variant)
+        return attention.wrap(encoding, weights, torch.zeros(1, dtype=torch.long, device=encoding.mean.device))
+
+
+@dataclass(frozen=True)
+class NormalDifference:
+    """The normal difference distribution: u_i ~ N(mean_x - mean_y, var_x + var_y), x normal, y the image (eq. 4).
+
+    Attributes:
+        mean: (D,), posterior mean over all normal images.
+        std: (D,), standard deviation of z over all normal images: the spread of the means and the mean variance together.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def fit(cls, means: Tensor, logvars: Tensor) -> NormalDifference:
+        """From the posteriors (N, D) of at least two normal images."""
+        _check_codes(means)
+        return cls(means.mean(0), (means.var(0) + logvars.exp().mean(0)).sqrt())
+
+    def value(self, mean: Tensor, logvar: Tensor) -> Tensor:
+        """(B, D), (B, D) -> (B,): root mean square over latents of E[u_i] / std[u_i]; >= 0."""
+        spread = self.std.square() + logvar.exp()
+        return ((self.mean - mean).square() / spread).mean(1).sqrt()
+
+    def maps(self, attention: LatentAttention, images: Tensor) -> PosteriorMaps:
+        """The distribution of the map of each u_i, (B, K, h, w), exactly.
+
+        With u = mean_x - mean_y + sqrt(var_x + var_y) e the signed map is -S[mean_y] + e var_y / (2 sqrt(..)) S[logvar_y].
+        The paper draws one e: `.sample(generator)`; its expectation over all e is `.rectified_mean`.
+        """
+
+        def slope(mean: Tensor, logvar: Tensor) -> Tensor:
+            variance = logvar.exp()
+            return variance / (2 * (self.std.to(mean).square() + variance).sqrt())
+
+        return attention.affine_maps(images, -1.0, slope)
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """Deviation of each latent's weighted feature map from that of the nearest normal images.
+
+    D_i = |sum_k alpha_ik (A_k - ref_k)|, where ref is the mean feature map of the `neighbours` normal images whose posterior
+    means are nearest (Euclidean), or of all of them.
+
+    Attributes:
+        codes: (N, D), posterior means of normal images.
+        features: (N, n, h, w), their feature maps at the layer of the attention it was fitted with.
+        layer: that layer.
+        neighbours: k, None for all.
+    """
+
+    codes: Tensor
+    features: Tensor
+    layer: str
+    neighbours: int | None = 5
+
+    @classmethod
+    def fit(cls, attention: LatentAttention, normal: Tensor, neighbours: int | None = 5, batch_size: int = 128) -> Deviation:
+        """From normal images (N, C, H, W).
+
+        Raises:
+            UsageError: fewer normal images than neighbours, or neighbours below 1.
+        """
+        if neighbours is not None and not 1 <= neighbours <= len(normal):
+            raise UsageError(f"neighbours must be from 1 to the {len(normal)} normal images there are, got {neighbours}")
+        with torch.no_grad():
+            encodings = [attention.encode(part) for part in torch.split(normal, batch_size)]
+            codes = torch.cat([e.mean for e in encodings]).detach()
+            features = torch.cat([e.features for e in encodings]).detach()
+        return cls(codes, features, attention.layer, neighbours)
+
+    def reference(self, mean: Tensor, leave_out_self: bool = False) -> Tensor:
+        """Posterior means (B, D) -> mean feature map (B, n, h, w) of their normal neighbours.
+
+        Args:
+            leave_out_self: skip the very nearest one: for images that are themselves among the normal ones.
+        """
+        if self.neighbours is None:
+            return self.features.mean(0, keepdim=True).expand(len(mean), -1, -1, -1)
+        first = int(leave_out_self)
+        k = min(self.neighbours + first, len(self.codes))
+        distance = torch.cdist(mean.to(self.codes.dtype), self.codes)
+        nearest = distance.topk(k, dim=1, largest=False).indices[:, first:]
+        return torch.stack([self.features[nearest[:, j]] for j in range(nearest.shape[1])]).mean(0)
+
+    def maps(self, attention: LatentAttention, images: Tensor) -> LatentMaps:
+        """One map per latent, (B, K, h, w), rectified by the absolute value.
+
+        Raises:
+            UsageError: the attention explains another layer than this was fitted on.
+        """
+        if attention.layer != self.layer:
+            raise UsageError(f"the deviation was fitted on layer '{self.layer}', the attention explains '{attention.layer}'")
+        encoding = attention.encode(images)
+        latents, pick = attention.pick(encoding.mean)
+        weights = encoding.weights({"mean": pick}, attention.variant)
+        return self.from_encoding(attention, encoding, weights, latents)
+
+    def from_encoding(self, attention: LatentAttention, encoding: Encoding, weights: Tensor, latents: Tensor) -> LatentMaps:
+        """The same from an encoding and its channel weights (B, K, n), for callers who want other maps of it as well."""
+        difference = encoding.features - self.reference(encoding.mean.detach()).to(encoding.features.dtype)
+        signed = weighted_sum(weights, difference)
+        return attention.wrap(encoding, weights, latents, signed=signed, rectifier="abs")
+
+
+def _check_codes(means: Tensor) -> None:
+    if means.ndim != 2 or len(means) < 2:
+        raise UsageError(f"a score is fitted on the posterior means (N, D) of at least two images, got {tuple(means.shape)}")
