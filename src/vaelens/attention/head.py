@@ -207,7 +207,7 @@ def _walk(trace: Trace, output: Place, features: Place) -> tuple[list[Stage], Fi
 
 
 def _entry(stages: list[Stage], final: Final, shape: tuple[int, int, int]) -> int:
-    """Which stage takes in the map; raises NoClosedForm unless all before it leave the map alone and those after act on units."""
+    """Which stage takes in the map; NoClosedForm unless those before leave it alone and those after act on single units."""
     n, h, w = shape
     entry = -1 if h * w == 1 else None
     for position, stage in enumerate([*stages, Stage("the last layer", final.module, 0)]):

@@ -113,7 +113,7 @@ class Deviation:
 
     @classmethod
     def fit(cls, attention: LatentAttention, normal: Tensor, neighbours: int | None = 5, batch_size: int = 128) -> Deviation:
-        """From normal images (N, C, H, W).
+        """From normal images (N, C, H, W), float as the model takes them, or uint8, which become floats in [0, 1].
 
         Raises:
             UsageError: fewer normal images than neighbours, or neighbours below 1.
@@ -121,7 +121,8 @@ class Deviation:
         if neighbours is not None and not 1 <= neighbours <= len(normal):
             raise UsageError(f"neighbours must be from 1 to the {len(normal)} normal images there are, got {neighbours}")
         with torch.no_grad():
-            encodings = [attention.encode(part) for part in torch.split(normal, batch_size)]
+            parts = (p.float() / 255 if p.dtype == torch.uint8 else p for p in torch.split(normal, batch_size))
+            encodings = [attention.encode(part) for part in parts]
             codes = torch.cat([e.mean for e in encodings]).detach()
             features = torch.cat([e.features for e in encodings]).detach()
         return cls(codes, features, attention.layer, neighbours)

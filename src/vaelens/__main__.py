@@ -1,0 +1,5 @@
+"""python -m vaelens"""
+
+from vaelens.cli import main
+
+main()

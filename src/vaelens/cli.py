@@ -1,0 +1,312 @@
+"""The command line. What is heavy to import is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from vaelens.console import downloading, print_json, print_table, progress_bar, run_command, say
+
+app = typer.Typer(
+    name="vaelens",
+    help="See what every latent of a variational autoencoder looks at, and where an image stops being normal.",
+    epilog="Start with: vaelens demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a trained run")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="folder to make")]
+Root = Annotated[Optional[Path], typer.Option(help="folder of the data set's files")]  # noqa: UP045
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace results that are there")]
+Convert = Annotated[bool, typer.Option("--convert", help="change colour, depth and size of images that do not fit")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="print the version and stop")] = False) -> None:
+    if version:
+        from vaelens._version import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command(epilog="Example: vaelens demo --out demo")
+def demo(
+    out: Out = Path("demo"),
+    epochs: Annotated[int, typer.Option(help="passes over the training images")] = 60,
+    seed: Annotated[int, typer.Option(help="of weights, order and noise")] = 0,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """The main job on embedded handwritten digits, with no download: ends in a report.
+
+    Trains on digit 1, explains other digits, measures how well each score tells them apart and writes report.html and
+    pictures. Takes a minute or two on 2 cores. A demo that is there is replaced.
+    """
+    from vaelens.demo import run_demo
+
+    result = run_demo(out, epochs=epochs, seed=seed, progress=not quiet)
+    if json:
+        print_json(result.to_dict())
+        return
+    _print_evaluation(result.evaluation, result.run)
+    print(f"run      {result.out / 'run'}")
+    for picture in result.pictures:
+        print(f"picture  {picture}")
+    print(f"report   {result.report}")
+
+
+@app.command(epilog="Example: vaelens train mnist --root data/mnist --normal 1 --out runs/ones")
+def train(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="digits or mnist")],
+    out: Out,
+    root: Root = None,
+    normal: Annotated[int, typer.Option(help="the class that is normal")] = 1,
+    held_out: Annotated[Optional[float], typer.Option(help="share of normal images kept for calibration")] = None,  # noqa: UP045
+    objective: Annotated[str, typer.Option(help="vae or beta")] = "vae",
+    beta: Annotated[Optional[float], typer.Option(help="weight of the KL divergence, with --objective beta")] = None,  # noqa: UP045
+    latents: Annotated[int, typer.Option(help="number of latents")] = 32,
+    layer: Annotated[Optional[str], typer.Option(help="layer to explain; default: the last feature map")] = None,  # noqa: UP045
+    epochs: Annotated[Optional[int], typer.Option(help="passes over the training images; default: the paper's")] = None,  # noqa: UP045
+    batch_size: Annotated[Optional[int], typer.Option(help="images per step")] = None,  # noqa: UP045
+    learning_rate: Annotated[Optional[float], typer.Option(help="of Adam")] = None,  # noqa: UP045
+    likelihood: Annotated[Optional[str], typer.Option(help="bernoulli or gaussian")] = None,  # noqa: UP045
+    warmup_epochs: Annotated[Optional[float], typer.Option(help="epochs over which the KL weight rises")] = None,  # noqa: UP045
+    patience: Annotated[Optional[int], typer.Option(help="stop after so many epochs without a lower held-out loss")] = None,  # noqa: UP045
+    precision: Annotated[Optional[str], typer.Option(help="auto, 32 or bf16")] = None,  # noqa: UP045
+    accelerator: Annotated[Optional[str], typer.Option(help="auto, cpu, cuda or mps")] = None,  # noqa: UP045
+    logger: Annotated[Optional[str], typer.Option(help="csv, tensorboard or both")] = None,  # noqa: UP045
+    seed: Annotated[Optional[int], typer.Option(help="of weights, order and noise")] = None,  # noqa: UP045
+    resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --out")] = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a VAE on one class of a data set and calibrate it on held-out images of that class.
+
+    Stopped at any moment (Ctrl-C, kill, power), the same command with --resume goes on from the last epoch and comes to
+    the same weights.
+    """
+    from vaelens.oneclass import train_run
+    from vaelens.training.result import TrainingInterrupted
+
+    settings: dict[str, Any] = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "likelihood": likelihood,
+        "kl_weight": beta,
+        "warmup_epochs": warmup_epochs,
+        "patience": patience,
+        "precision": precision,
+        "accelerator": accelerator,
+        "logger": logger,
+        "seed": seed,
+    }
+    try:
+        run = train_run(
+            out,
+            dataset,
+            normal=normal,
+            root=root,
+            held_out=held_out,
+            latent_dim=latents,
+            layer=layer,
+            objective=objective,
+            resume=resume,
+            overwrite=overwrite,
+            progress=not quiet,
+            downloading=downloading,
+            **settings,
+        )
+    except TrainingInterrupted:
+        say(f"go on with: vaelens train {dataset} --out {out} --resume")
+        raise
+    if json:
+        print_json({"run": str(run.path), **run.metrics})
+        return
+    metrics = run.metrics
+    loss = metrics["losses"].get("val/loss", metrics["losses"]["train/loss"])
+    print(f"{run.path}: {metrics['epochs']} epochs in {metrics['seconds']:.0f} s, held-out loss {loss:.2f} nats per image,")
+    print(f"{metrics['active_latents']} of {run.model.latent_dim} latents active; layer {run.attention.layer} by ", end="")
+    print(run.attention.method.replace("_", " "))
+
+
+@app.command(epilog="Example: vaelens explain runs/ones seven.png --out explained   (or mnist/test/00000 for a test image)")
+def explain(
+    run: RunFolder,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGES...", help="image files, or names of test images")],
+    out: Out,
+    layer: Annotated[Optional[str], typer.Option(help="another layer than the run's")] = None,  # noqa: UP045
+    method: Annotated[str, typer.Option(help="auto, closed_form or vjp")] = "auto",
+    variant: Annotated[str, typer.Option(help="cvpr, arxiv_v1 or expvae")] = "cvpr",
+    latents: Annotated[Optional[str], typer.Option(help="such as 0,3,7 or top5; default: all")] = None,  # noqa: UP045
+    root: Root = None,
+    convert: Convert = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """For each image the maps of all latents on one colour scale, and which latents fired."""
+    from vaelens.runs import load_run
+    from vaelens.scoring.explain import explain as explain_images
+    from vaelens.scoring.sources import Source
+
+    loaded = load_run(run)
+    attention = loaded.attend(layer=layer, latents=_latents(latents), method=method, variant=variant)
+    result = explain_images(loaded, Source(loaded, images, root, convert), out, attention, overwrite)
+    if json:
+        print_json(result.to_dict())
+        return
+    for i, name in enumerate(result.names):
+        z_scores = result.explanation.z_scores[i]
+        fired = sorted(result.explanation.fired[i].nonzero().flatten().tolist(), key=lambda d: -abs(float(z_scores[d])))
+        listed = ", ".join(f"z{d} ({float(z_scores[d]):+.1f} sd)" for d in fired) or "no latent"
+        print(f"{name}: {listed} fired; {result.files[i]}")
+    print(f"report   {result.report}")
+
+
+@app.command(epilog="Example: vaelens score runs/ones photos/ --out scored --false-alarms 0.01")
+def score(
+    run: RunFolder,
+    source: Annotated[list[str], typer.Argument(metavar="FOLDER", help="folder of images, files, or names of test images")],
+    out: Out,
+    localizer: Annotated[str, typer.Option(help="whose scores and maps")] = "deviation",
+    false_alarms: Annotated[float, typer.Option(help="share of normal images that may be flagged")] = 0.05,
+    batch_size: Annotated[int, typer.Option(help="images at once")] = 64,
+    pictures: Annotated[bool, typer.Option(help="write masks and overlays")] = True,
+    root: Root = None,
+    convert: Convert = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score images: a table (Parquet), masks, overlays and a report, the most abnormal first.
+
+    Thresholds come from held-out normal images alone. An image that cannot be read has its reason in the table.
+    """
+    from vaelens.runs import load_run
+    from vaelens.scoring.local import score as score_images
+    from vaelens.scoring.sources import Source
+
+    loaded = load_run(run)
+    images = Source(loaded, source, root, convert)
+    with progress_bar("scored", quiet) as progress:
+        result = score_images(
+            loaded,
+            images,
+            out,
+            localizer=localizer,
+            false_alarms=false_alarms,
+            batch_size=batch_size,
+            pictures=pictures,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    for row in result.errors:
+        say(f"vaelens: not scored: {row.error}")
+    if json:
+        print_json(result.to_dict())
+        return
+    print(f"{len(result.rows)} images, {len(result.flagged)} flagged, {len(result.errors)} not read")
+    print(f"table    {out / 'scores.parquet'}\nreport   {out / 'report.html'}")
+
+
+@app.command(epilog="Example: vaelens evaluate runs/ones --json")
+def evaluate(
+    run: RunFolder,
+    localizer: Annotated[Optional[str], typer.Option(help="scores, separated by commas; default: all")] = None,  # noqa: UP045
+    root: Root = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """How well each score tells the normal class from the others, on the test images.
+
+    Prints the image-level AUROC for each other class and in the mean, what is flagged at a promised false-alarm rate of
+    5 %, and the share of active latents; writes them to RUN/report.
+    """
+    from vaelens.runs import load_run
+    from vaelens.scoring.evaluate import evaluate as evaluate_run
+    from vaelens.scoring.evaluation_report import write_evaluation
+
+    loaded = load_run(run)
+    names = None if localizer is None else [name.strip() for name in localizer.split(",")]
+    with progress_bar("evaluated", quiet) as progress:
+        result = evaluate_run(loaded, names, root, progress)
+    report = write_evaluation(loaded, result, root)
+    if json:
+        print_json(result.to_dict())
+        return
+    _print_evaluation(result, loaded)
+    print(f"report   {report}")
+
+
+@app.command(epilog="Example: vaelens reproduce figure4 --root data/mnist --out figure4")
+def reproduce(
+    what: Annotated[str, typer.Argument(metavar="FIGURE", help="figure1 or figure4")],
+    out: Out,
+    root: Root = None,
+    epochs: Annotated[Optional[int], typer.Option(help="passes over the training images; default: the paper's 100")] = None,  # noqa: UP045
+    seed: Annotated[int, typer.Option(help="of weights, order and noise")] = 0,
+    runs: Annotated[Optional[list[Path]], typer.Option("--run", help="a run to use, and not to train one")] = None,  # noqa: UP045
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a figure of the paper anew, on real MNIST."""
+    from vaelens.paper import reproduce as reproduce_figure
+
+    result = reproduce_figure(
+        what, out, root=root, runs=runs or (), epochs=epochs, seed=seed, overwrite=overwrite, progress=not quiet
+    )
+    if json:
+        print_json(result.to_dict())
+        return
+    print(result.text)
+    for file in result.files:
+        print(f"wrote    {file}")
+
+
+def _print_evaluation(result: Any, run: Any) -> None:
+    classes = sorted({label for one in result.scores.values() for label in one.per_class})
+    rows = [
+        [
+            name,
+            *(f"{one.per_class[label]:.4f}" for label in classes),
+            f"{one.mean:.4f}",
+            f"{one.false_alarms:.3f}",
+            f"{one.detected:.3f}",
+        ]
+        for name, one in result.scores.items()
+    ]
+    normal = run.config.dataset["normal"]
+    columns = ["score", *(str(label) for label in classes), "mean", "false alarms", "detected"]
+    print_table(f"image-level AUROC of class {normal} (normal) against each other class", columns, rows)
+    print(f"{result.active} of {result.latents} latents active; false alarms and detections at a promised rate of 5 %")
+
+
+def _latents(text: str | None) -> str | list[int] | None:
+    if text is None or text.startswith("top"):
+        return text
+    from vaelens.errors import UsageError
+
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--latents takes indices such as 0,3,7 or top5, got {text!r}") from None
+
+
+def main() -> None:
+    """The entry point of the `vaelens` command."""
+    sys.exit(run_command(lambda: app(standalone_mode=False)))
+
+
+if __name__ == "__main__":
+    main()

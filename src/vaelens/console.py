@@ -1,0 +1,126 @@
+"""What the command line prints: one line per error on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from vaelens.errors import VaelensError
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print one JSON object on stdout; NaN and infinity, which JSON has not, as null."""
+    print(json.dumps(_finite(value), indent=2))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on stdout: in colour and with lines on a terminal, else plain."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    width = None if sys.stdout.isatty() else 160
+    Console(width=width).print(table)
+
+
+def say(message: str) -> None:
+    """A line for the person on stderr, so that stdout holds results alone."""
+    print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress_bar(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr; a line at the end of each tenth where stderr is no terminal; nothing when quiet."""
+    if quiet:
+        yield lambda done, total: None
+        return
+    if not sys.stderr.isatty():
+        said = [0]
+
+        def tell(done: int, total: int) -> None:
+            tenth = 10 * done // max(total, 1)
+            if tenth > said[0]:
+                said[0] = tenth
+                say(f"{what}: {done} of {total}")
+
+        yield tell
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def downloading(name: str, done: int, total: int | None) -> None:
+    """Show a download as it goes, where stderr is a terminal."""
+    if sys.stderr.isatty():
+        share = f" of {total / 1e6:.1f}" if total else ""
+        print(f"\r{name}: {done / 1e6:.1f}{share} MB", end="" if done != total else "\n", file=sys.stderr, flush=True)
+
+
+def run_command(command: Callable[[], Any]) -> int:
+    """Run a command line to its exit code: 0, 1 for a failure, 2 for misuse, 130 for Ctrl-C. Never a traceback.
+
+    With VAELENS_DEBUG set, errors that are not foreseen are raised as they are.
+    """
+    try:
+        result = command()
+        sys.stdout.flush()
+    except VaelensError as error:
+        say(f"vaelens: error: {_one_line(str(error))}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        say("vaelens: stopped; nothing half-written is left")
+        return 130
+    except BrokenPipeError:
+        # What reads our output has gone; nothing more can be said to it, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return _unforeseen(error)
+    return result if isinstance(result, int) else 0
+
+
+def _unforeseen(error: Exception) -> int:
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # a click or typer usage error
+        context = getattr(error, "ctx", None)
+        hint = f"; see {context.command_path} --help" if context is not None else ""
+        say(f"vaelens: error: {_one_line(error.format_message()).rstrip('.')}{hint}")
+        return int(error.exit_code)
+    if type(error).__name__ == "Abort":
+        return 130
+    if os.environ.get("VAELENS_DEBUG"):
+        raise error
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        say(f"vaelens: error: the disk is full{f': could not write {error.filename}' if error.filename else ''}")
+    elif isinstance(error, OSError) and error.filename:
+        say(f"vaelens: error: {error.filename}: {error.strerror}")
+    elif isinstance(error, MemoryError) or "not enough memory" in str(error):
+        say("vaelens: error: not enough memory; use smaller batches or fewer images")
+    else:
+        say(f"vaelens: error: {type(error).__name__}: {_one_line(str(error))[:300]} (VAELENS_DEBUG=1 shows where)")
+    return 1
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,94 @@
+"""The paper's anomaly attention: the map of a score of the posterior (section 3.3)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from vaelens.attention import LatentAttention, MeanSum, NormalDifference
+from vaelens.attention.maps import resize
+from vaelens.localizers.base import Localization, Localizer, as_batches
+
+
+def codes(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Posterior mean and log variance (N, D) of images (N, C, H, W), uint8 or float in [0, 1]."""
+    with torch.no_grad():
+        parts = [model.encode(batch) for batch in as_batches(images)]  # type: ignore[operator]
+    return torch.cat([mean for mean, _ in parts]), torch.cat([logvar for _, logvar in parts])
+
+
+class MeanSumLocalizer(Localizer):
+    """The sum of the posterior mean: its attention map, and its distance from the normal images' sum."""
+
+    name: ClassVar[str] = "mean-sum"
+    explains: ClassVar[str] = "attention of the sum of the posterior mean (the paper's anomaly attention)"
+
+    def __init__(self, model: nn.Module, layer: str | None = None, variant: str = "cvpr") -> None:
+        self.model = model
+        self.attention = LatentAttention(model, layer, variant=variant)
+        self.fitted: MeanSum | None = None
+
+    def fit(self, normal: Tensor) -> Self:
+        self.fitted = MeanSum.fit(codes(self.model, normal)[0])
+        return self
+
+    def localize(self, images: Tensor) -> Localization:
+        if self.fitted is None:
+            raise self.not_fitted()
+        with torch.no_grad():
+            maps = self.fitted.maps(self.attention, images)
+            return Localization(_at(maps.overall(), images), self.fitted.value(maps.mean))
+
+
+class NormalDifferenceLocalizer(Localizer):
+    """The normal difference distribution (eq. 4): its expected map, averaged over latents, and its standardised size."""
+
+    name: ClassVar[str] = "normal-difference"
+    explains: ClassVar[str] = "attention of the difference between the posterior and all normal images' (eq. 4), expected"
+
+    def __init__(self, model: nn.Module, layer: str | None = None) -> None:
+        self.model = model
+        self.attention = LatentAttention(model, layer)
+        self.fitted: NormalDifference | None = None
+
+    def fit(self, normal: Tensor) -> Self:
+        self.fitted = NormalDifference.fit(*codes(self.model, normal))
+        return self
+
+    def localize(self, images: Tensor) -> Localization:
+        if self.fitted is None:
+            raise self.not_fitted()
+        with torch.no_grad():
+            maps = self.fitted.maps(self.attention, images)
+            score = self.fitted.value(maps.maps.mean, maps.maps.logvar)
+            return Localization(_at(maps.rectified_mean.mean(1), images), score)
+
+
+class KLLocalizer(Localizer):
+    """The KL divergence of the posterior from the prior, and the attention map of its gradient. Learns nothing."""
+
+    name: ClassVar[str] = "kl"
+    explains: ClassVar[str] = "attention of the KL divergence of the posterior from the prior"
+
+    def __init__(self, model: nn.Module, layer: str | None = None, variant: str = "cvpr") -> None:
+        self.attention = LatentAttention(model, layer, variant=variant)
+
+    def fit(self, normal: Tensor) -> Self:
+        return self
+
+    def localize(self, images: Tensor) -> Localization:
+        with torch.no_grad():
+            encoding = self.attention.encode(images, logvar=True)
+            mean, logvar = encoding.mean.detach(), encoding.logvar.detach()
+            gradient = {"mean": mean.unsqueeze(1), "logvar": torch.expm1(logvar).unsqueeze(1) / 2}
+            weights = encoding.weights(gradient, self.attention.variant)
+            maps = self.attention.wrap(encoding, weights, torch.zeros(1, dtype=torch.long))
+            score = 0.5 * (mean.square() + torch.expm1(logvar) - logvar).sum(1)
+            return Localization(_at(maps.overall(), images), score)
+
+
+def _at(maps: Tensor, images: Tensor) -> Tensor:
+    """Maps (B, h, w) at the images' size."""
+    return resize(maps, (images.shape[2], images.shape[3])).clamp_min(0)

@@ -1,0 +1,64 @@
+"""What every localizer can do: learn from normal images alone, then say how abnormal an image is and where."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from vaelens.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Localization:
+    """How abnormal a batch of images is, and where.
+
+    Attributes:
+        maps: (B, H, W), at the images' size, values >= 0, higher is more abnormal. The unit is the localizer's own.
+        score: (B,), one number per image, higher is more abnormal.
+    """
+
+    maps: Tensor
+    score: Tensor
+
+
+class Localizer(ABC):
+    """One method of anomaly localization.
+
+    Attributes:
+        name: its name in the registry.
+        explains: one line on what the map shows.
+    """
+
+    name: ClassVar[str]
+    explains: ClassVar[str]
+
+    @abstractmethod
+    def fit(self, normal: Tensor) -> Self:
+        """Learn from normal images (N, C, H, W), uint8 or float in [0, 1]. Returns itself."""
+
+    @abstractmethod
+    def localize(self, images: Tensor) -> Localization:
+        """Maps and scores of images (B, C, H, W), float in [0, 1].
+
+        Raises:
+            UsageError: called before `fit`.
+        """
+
+    def anomaly_map(self, images: Tensor) -> Tensor:
+        """The maps (B, H, W) of images (B, C, H, W), float in [0, 1]."""
+        return self.localize(images).maps
+
+    def not_fitted(self) -> UsageError:
+        """The error of a localizer that has seen no normal images."""
+        return UsageError(f"localizer '{self.name}' has not been fitted; call fit(normal_images) first")
+
+
+def as_batches(images: Tensor, batch_size: int = 128) -> Iterator[Tensor]:
+    """Images (N, C, H, W), uint8 or float in [0, 1], as float batches; so many bytes need not become floats at once."""
+    for part in torch.split(images, batch_size):
+        yield part.float() / 255 if part.dtype == torch.uint8 else part

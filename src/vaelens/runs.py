@@ -1,0 +1,327 @@
+"""A run: a folder that holds a trained model and all that is needed to explain and score images with it.
+
+    config.yaml               data set, network, training and how to explain
+    model.safetensors         the weights
+    calibration.safetensors   normal images to compare with, their posteriors, the scores of held-out normal images
+    metrics.json              what training came to; written last, so a run that has it is complete
+    checkpoints/ logs/        of training
+
+Loading a run reads YAML and safetensors: nothing in it is ever unpickled or executed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from vaelens._version import __version__
+from vaelens.attention import LatentAttention, LatentMaps
+from vaelens.errors import RunError, UsageError, unknown
+from vaelens.localizers import LOCALIZERS, Calibration, Localizer, build_localizer, check_false_alarms
+from vaelens.models import NETWORKS, ConvVAE, build
+from vaelens.objectives.elbo import kl_per_latent
+from vaelens.output import write_bytes, write_text
+
+FORMAT = 1
+CONFIG, MODEL, CALIBRATION, METRICS = "config.yaml", "model.safetensors", "calibration.safetensors", "metrics.json"
+MAIN_LOCALIZER = "deviation"
+FALSE_ALARMS = 0.05
+FIRED_Z = 3.0  # a latent fires where its mean is this many standard deviations from the normal images'
+FIRED_NATS = 0.05  # and where it tells more about the image than this: a dead latent's spread is next to nothing
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What `config.yaml` holds.
+
+    Attributes:
+        dataset: name, root (None where embedded or in the cache), normal, held_out, seed.
+        network: name, input_shape, latent_dim.
+        training: the training settings (see `vaelens.training.TrainSettings`).
+        explain: layer (None for the last feature map).
+        objective: "vae".
+        vaelens: the version that wrote it.
+        format: of the run folder.
+    """
+
+    dataset: Mapping[str, Any]
+    network: Mapping[str, Any]
+    training: Mapping[str, Any]
+    explain: Mapping[str, Any] = field(default_factory=lambda: {"layer": None})
+    objective: str = "vae"
+    vaelens: str = __version__
+    format: int = FORMAT
+
+    def save(self, folder: Path) -> None:
+        """Write `config.yaml` into the folder."""
+        write_text(folder / CONFIG, yaml.safe_dump(_plain(asdict(self)), sort_keys=False))
+
+    @classmethod
+    def load(cls, folder: Path) -> RunConfig:
+        """Read and check `config.yaml`.
+
+        Raises:
+            RunError: it is missing, no YAML, from another version, or lacks something.
+        """
+        path = folder / CONFIG
+        if not folder.exists():
+            raise RunError(f"there is no run at {folder}; make one with: vaelens train DATASET --out {folder}")
+        if not path.is_file():
+            raise RunError(f"{folder} is no run: it has no {CONFIG}; make one with: vaelens train DATASET --out RUN")
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
+            raise RunError(f"{path} cannot be read as YAML ({_first_line(error)}); train the run again") from error
+        if not isinstance(values, dict) or "format" not in values:
+            raise RunError(f"{path} is not the configuration of a run: it names no format; train the run again")
+        if values["format"] != FORMAT:
+            raise RunError(
+                f"{path} has format {values['format']!r} (vaelens {values.get('vaelens')}), this is vaelens {__version__} "
+                f"with format {FORMAT}; use that version, or train the run again"
+            )
+        try:
+            config = cls(**values)
+            NETWORKS[config.network["name"]], tuple(config.network["input_shape"]), int(config.network["latent_dim"])
+            str(config.dataset["name"]), int(config.dataset["normal"]), float(config.dataset["held_out"])
+            int(config.dataset["seed"]), config.dataset["root"], dict(config.training), config.explain["layer"]
+        except (TypeError, KeyError, ValueError) as error:
+            raise RunError(f"{path} is damaged: {_first_line(error)}; train the run again") from error
+        return config
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What the latents see in a batch of images.
+
+    Attributes:
+        maps: every latent's map (B, D, h, w).
+        z_scores: (B, D), the posterior mean's distance from its mean over normal images, in their standard deviations.
+        fired: (B, D), bool: |z| of at least 3, and more than 0.05 nats of information about this image.
+        active: (D,), bool: latents that carry more than 0.05 nats on normal images; the others are dead there.
+    """
+
+    maps: LatentMaps
+    z_scores: Tensor
+    fired: Tensor
+    active: Tensor
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether images are normal, and where they are not.
+
+    Attributes:
+        maps: (B, H, W), values >= 0, higher is more abnormal.
+        score: (B,), higher is more abnormal.
+        p_value: (B,), share of normal images that would score as high (conformal; valid in finite samples).
+        flagged: (B,), bool: p-value at most the false-alarm rate.
+        masks: (B, H, W), bool: pixels above the pixel threshold.
+        score_threshold: images above are flagged; infinite where too few normal images were held out for the rate.
+        pixel_threshold: pixels above are flagged.
+        localizer: whose maps and scores these are.
+    """
+
+    maps: Tensor
+    score: Tensor
+    p_value: Tensor
+    flagged: Tensor
+    masks: Tensor
+    score_threshold: float
+    pixel_threshold: float
+    localizer: str
+
+
+class Run:
+    """A trained model with its normal images, loaded from its folder by `load_run`.
+
+    Attributes:
+        path: the folder.
+        config: what was trained on what.
+        model: the network, in eval mode.
+        metrics: what training came to.
+    """
+
+    def __init__(
+        self, path: Path, config: RunConfig, model: ConvVAE, tensors: Mapping[str, Tensor], metrics: Mapping[str, Any]
+    ) -> None:
+        self.path = path
+        self.config = config
+        self.model = model
+        self.metrics = metrics
+        self._tensors = tensors
+        self._localizers: dict[str, Localizer] = {}
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that it takes."""
+        return self.model.input_shape
+
+    @property
+    def normal_images(self) -> Tensor:
+        """Normal images to compare with (N, C, H, W), uint8; of the training set."""
+        return self._tensors["normal.images"]
+
+    @property
+    def active(self) -> Tensor:
+        """(D,), bool: latents with more than 0.05 nats in the mean over held-out normal images."""
+        return kl_per_latent(self._tensors["held_out.mean"], self._tensors["held_out.logvar"]).mean(0) > FIRED_NATS
+
+    def settings(self) -> dict[str, Any]:
+        """How the run was made, for reports: no path of this machine among it."""
+        dataset = {k: v for k, v in self.config.dataset.items() if k != "root"}
+        return {
+            "data set": dataset,
+            "network": dict(self.config.network),
+            "objective": self.config.objective,
+            "training": dict(self.config.training),
+            "layer": self.attention.layer,
+            "vaelens": self.config.vaelens,
+        }
+
+    @cached_property
+    def attention(self) -> LatentAttention:
+        """The attention of all latents at the run's layer."""
+        return self.attend()
+
+    def attend(self, layer: str | None = None, **options: Any) -> LatentAttention:
+        """An attention of this run's model with other options (see `LatentAttention`); `layer` None for the run's own."""
+        return LatentAttention(self.model, layer or self.config.explain["layer"], **options)
+
+    def explain(self, images: Tensor, attention: LatentAttention | None = None) -> Explanation:
+        """Every latent's map for `images` (B, C, H, W), float in [0, 1], and which latents fired.
+
+        Args:
+            attention: of this run's model, for another layer, variant or method; None for the run's own.
+        """
+        with torch.no_grad():
+            maps = (attention or self.attention)(images)
+        z_scores = self.z_scores(maps.mean)
+        fired = (z_scores.abs() >= FIRED_Z) & (kl_per_latent(maps.mean, maps.logvar) > FIRED_NATS)
+        return Explanation(maps, z_scores, fired, self.active)
+
+    def z_scores(self, mean: Tensor) -> Tensor:
+        """Posterior means (B, D) -> their distance from the held-out normal images', in standard deviations (B, D)."""
+        normal = self._tensors["held_out.mean"]
+        return (mean - normal.mean(0)) / normal.std(0).clamp_min(1e-6)
+
+    def localize(self, images: Tensor, localizer: str = MAIN_LOCALIZER, false_alarms: float = FALSE_ALARMS) -> Verdict:
+        """Whether `images` (B, C, H, W), float in [0, 1], are normal, and where they are not.
+
+        Args:
+            localizer: one of `vaelens.localizers.LOCALIZERS`.
+            false_alarms: share of normal images that may be flagged.
+
+        Raises:
+            UsageError: an unknown localizer, a rate outside (0, 1), or images of another shape.
+        """
+        check_false_alarms(false_alarms)
+        result = self.localizer(localizer).localize(images)
+        calibration = self.calibration(localizer)
+        p_value = calibration.p_values(result.score)
+        pixel_threshold = calibration.pixel_threshold(false_alarms)
+        return Verdict(
+            maps=result.maps,
+            score=result.score,
+            p_value=p_value,
+            flagged=p_value <= false_alarms,
+            masks=result.maps > pixel_threshold,
+            score_threshold=calibration.score_threshold(false_alarms),
+            pixel_threshold=pixel_threshold,
+            localizer=localizer,
+        )
+
+    def localizer(self, name: str) -> Localizer:
+        """A localizer by name, fitted on the run's normal images."""
+        if name not in self._localizers:
+            options = {} if name == "reconstruction" else {"layer": self.config.explain["layer"]}
+            self._localizers[name] = build_localizer(name, self.model, **options).fit(self.normal_images)
+        return self._localizers[name]
+
+    def calibration(self, name: str) -> Calibration:
+        """The scores of held-out normal images under a localizer."""
+        if name not in LOCALIZERS:
+            raise unknown("localizer", name, LOCALIZERS)
+        return Calibration(self._tensors[f"score.{name}"], self._tensors[f"peak.{name}"])
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """The decoder's image of the posterior mean: (B, C, H, W) -> (B, C, H, W), values in [0, 1]."""
+        with torch.no_grad():
+            return self.model.decode(self.model.encode(images)[0])
+
+
+def load_run(path: str | Path) -> Run:
+    """Load a run from its folder.
+
+    Raises:
+        RunError: the folder is missing, incomplete, damaged or from another version; the message says what to do.
+    """
+    folder = Path(path)
+    config = RunConfig.load(folder)
+    if not (folder / METRICS).is_file():
+        raise RunError(
+            f"{folder} is incomplete: training did not end; go on with: "
+            f"vaelens train {config.dataset['name']} --out {folder} --resume"
+        )
+    shape, latent_dim = tuple(config.network["input_shape"]), int(config.network["latent_dim"])
+    try:
+        with torch.device("meta"):  # no weights are drawn only to be replaced
+            model = build(config.network["name"], latent_dim, shape)
+        weights = _read(folder / MODEL)
+        model.load_state_dict(weights, assign=True)
+    except (RuntimeError, UsageError) as error:
+        raise RunError(
+            f"{folder / MODEL} does not fit {folder / CONFIG} ({_first_line(error)}); train the run again"
+        ) from error
+    model.eval().requires_grad_(False)
+    tensors = _read(folder / CALIBRATION)
+    needed = ["normal.images", "held_out.mean", "held_out.logvar", *(f"{k}.{n}" for n in LOCALIZERS for k in ("score", "peak"))]
+    missing = [name for name in needed if name not in tensors]
+    if missing or tuple(tensors["normal.images"].shape[1:]) != shape:
+        lacks = f"lacks {', '.join(missing)}" if missing else "has normal images of another size"
+        raise RunError(f"{folder / CALIBRATION} {lacks}; train the run again")
+    try:
+        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{folder / METRICS} cannot be read ({_first_line(error)}); train the run again") from error
+    return Run(folder, config, model, tensors, metrics)
+
+
+def save_run(folder: Path, model: ConvVAE, tensors: Mapping[str, Tensor], metrics: Mapping[str, Any]) -> None:
+    """Complete a run folder that has its `config.yaml`: weights, calibration and, last, the metrics."""
+    for name, content in ((MODEL, model.state_dict()), (CALIBRATION, tensors)):
+        write_bytes(folder / name, save({k: v.detach().cpu().contiguous() for k, v in content.items()}))
+    write_text(folder / METRICS, json.dumps(metrics, indent=2) + "\n")
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise RunError(f"{path.parent} is incomplete: it has no {path.name}; train the run again")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path} is damaged ({_first_line(error)}); train the run again") from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return " ".join(lines[0].split())[:200] or type(error).__name__
+
+
+def _plain(value: Any) -> Any:
+    """Mappings, tuples and paths as what YAML has."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,77 @@
+"""Images, verdicts and latents of a run as the cards of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from vaelens.data.images import to_float
+from vaelens.report.content import Array, FiredLatent, ReportImage
+from vaelens.runs import Explanation, Run, Verdict
+
+MOST_FIRED = 8  # latents shown per card, those of largest |z| first
+
+
+def picture(image: Tensor) -> Array:
+    """(C, H, W), uint8 or float in [0, 1] -> (H, W) or (H, W, 3), the same values."""
+    array: Array = image.permute(1, 2, 0).numpy()
+    return array[..., 0] if array.shape[2] == 1 else array
+
+
+def pictures(images: Tensor) -> Array:
+    """(N, C, H, W), uint8 or float in [0, 1] -> (N, H, W) or (N, H, W, 3), the same values."""
+    return np.stack([picture(image) for image in images])
+
+
+def cards(
+    run: Run,
+    names: Sequence[str],
+    images: Tensor,
+    verdict: Verdict,
+    explanation: Explanation,
+    labels: Sequence[str | None] | None = None,
+) -> list[ReportImage]:
+    """One card per image.
+
+    Args:
+        run: whose verdict and explanation these are.
+        names: B names.
+        images: (B, C, H, W), uint8.
+        verdict: of these images.
+        explanation: of these images.
+        labels: B classes, where known.
+    """
+    reconstructions = run.reconstruct(to_float(images))
+    return [
+        ReportImage(
+            name=names[i],
+            image=picture(images[i]),
+            score=float(verdict.score[i]),
+            p_value=float(verdict.p_value[i]),
+            flagged=bool(verdict.flagged[i]),
+            label=None if labels is None else labels[i],
+            anomaly_map=verdict.maps[i].numpy(),
+            fired=fired_latents(explanation, i),
+            reconstruction=picture(reconstructions[i]),
+            error=None,
+        )
+        for i in range(len(names))
+    ]
+
+
+def fired_latents(explanation: Explanation, i: int) -> tuple[FiredLatent, ...]:
+    """The latents that fired in image i, the farthest from normal first, at most eight."""
+    z_scores = explanation.z_scores[i]
+    order = sorted(explanation.fired[i].nonzero().flatten().tolist(), key=lambda d: -abs(float(z_scores[d])))
+    maps = explanation.maps
+    return tuple(
+        FiredLatent(d, float(z_scores[d]), float(maps.mean[i, d]), maps.per_latent[i, d].numpy()) for d in order[:MOST_FIRED]
+    )
+
+
+def unreadable(name: str, error: str) -> ReportImage:
+    """The card of an image that could not be read."""
+    nothing = np.zeros((1, 1), np.uint8)
+    return ReportImage(name, nothing, float("nan"), None, None, None, nothing.astype(np.float32), (), None, error)

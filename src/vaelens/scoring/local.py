@@ -1,0 +1,249 @@
+"""Score a folder of images on this machine: a table, masks, overlays and a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vaelens.data.images import to_float
+from vaelens.errors import DataError, UsageError
+from vaelens.output import check_free, result_folder, write_bytes, write_text, writing
+from vaelens.report.colour import common_limit, encode_png, overlay
+from vaelens.report.content import Report, ReportImage, Table
+from vaelens.report.html import write_report
+from vaelens.runs import FALSE_ALARMS, MAIN_LOCALIZER, Run, Verdict
+from vaelens.scoring.gallery import cards, picture, unreadable
+from vaelens.scoring.sources import Loaded, Source
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image of the table.
+
+    Attributes:
+        path: the image, as found below what was given.
+        score: anomaly score; None where the image could not be read.
+        p_value: share of normal images that would score as high.
+        flagged: p-value at most the false-alarm rate.
+        area: share of pixels above the pixel threshold, in [0, 1].
+        fired: latents far from the normal images, as indices.
+        label: class, where the data set knows it.
+        error: why the image could not be read.
+    """
+
+    path: str
+    score: float | None = None
+    p_value: float | None = None
+    flagged: bool | None = None
+    area: float | None = None
+    fired: list[int] | None = None
+    label: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What `score` came to.
+
+    Attributes:
+        rows: one per image, in the order found.
+        out: the folder.
+        localizer: whose scores.
+        false_alarms: share of normal images that may be flagged.
+        score_threshold: images above are flagged.
+        pixel_threshold: pixels above are flagged.
+    """
+
+    rows: tuple[Row, ...]
+    out: Path
+    localizer: str
+    false_alarms: float
+    score_threshold: float
+    pixel_threshold: float
+
+    @property
+    def errors(self) -> tuple[Row, ...]:
+        """The images that could not be read."""
+        return tuple(row for row in self.rows if row.error is not None)
+
+    @property
+    def flagged(self) -> tuple[Row, ...]:
+        """The images flagged as abnormal."""
+        return tuple(row for row in self.rows if row.flagged)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `score --json` prints it."""
+        summary = {k: v for k, v in asdict(self).items() if k != "rows"}
+        return {**summary, "out": str(self.out), "images": [asdict(row) for row in self.rows]}
+
+
+def score(
+    run: Run,
+    source: Source,
+    out: Path,
+    *,
+    localizer: str = MAIN_LOCALIZER,
+    false_alarms: float = FALSE_ALARMS,
+    batch_size: int = 64,
+    pictures: bool = True,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Scored:
+    """Score images and write what came out.
+
+    The folder gets `scores.parquet` (one row per image, see `Row`), `scores.json` with the thresholds, `masks/` and
+    `overlays/` (PNG, one per image) and `report.html`. An image that cannot be read has its reason in the column `error`.
+
+    Args:
+        run: the trained run.
+        source: which images.
+        out: folder to make.
+        localizer: whose scores and maps.
+        false_alarms: share of normal images that may be flagged.
+        batch_size: images at once.
+        pictures: whether to write masks and overlays.
+        overwrite: replace a folder of results that is there.
+        progress: called with images done and images in all.
+
+    Raises:
+        UsageError: an unknown localizer, a rate outside (0, 1), a folder that is not free.
+        DataError: not one of the images can be read.
+    """
+    check_free(out, overwrite)
+    if batch_size < 1:
+        raise UsageError(f"batch_size must be at least 1, got {batch_size}")
+    calibration = run.calibration(localizer)
+    thresholds = calibration.score_threshold(false_alarms), calibration.pixel_threshold(false_alarms)
+    rows: list[Row] = []
+    shown: list[ReportImage] = []
+    with result_folder(out, overwrite) as folder:
+        for batch in source.batches(batch_size):
+            good = [one for one in batch if one.image is not None]
+            found = _score_batch(run, good, localizer, false_alarms, folder if pictures else None)
+            for one in batch:
+                if one.error is not None:
+                    rows.append(Row(one.item.name, error=one.error))
+                    shown.append(unreadable(one.item.name, one.error))
+                else:
+                    row, card = found.pop(0)
+                    rows.append(row)
+                    shown.append(card)
+            if progress:
+                progress(len(rows), len(source))
+        if all(row.error for row in rows):
+            raise DataError(f"none of the {len(rows)} images can be read; the first: {rows[0].error}")
+        result = Scored(tuple(rows), out, localizer, false_alarms, *thresholds)
+        _write_table(folder, result)
+        write_report(_report(run, result, shown), folder / "report.html")
+    return result
+
+
+def _score_batch(
+    run: Run, loaded: Sequence[Loaded], localizer: str, false_alarms: float, folder: Path | None
+) -> list[tuple[Row, ReportImage]]:
+    if not loaded:
+        return []
+    images = torch.stack([one.image for one in loaded if one.image is not None])
+    floats = to_float(images)
+    verdict = run.localize(floats, localizer, false_alarms)
+    explanation = run.explain(floats)
+    names = [one.item.name for one in loaded]
+    shown = cards(run, names, images, verdict, explanation, [one.label for one in loaded])
+    rows = [
+        Row(
+            path=names[i],
+            score=float(verdict.score[i]),
+            p_value=float(verdict.p_value[i]),
+            flagged=bool(verdict.flagged[i]),
+            area=float(verdict.masks[i].float().mean()),
+            fired=explanation.fired[i].nonzero().flatten().tolist(),
+            label=loaded[i].label,
+        )
+        for i in range(len(loaded))
+    ]
+    if folder is not None:
+        _write_pictures(folder, names, images, verdict, float(run.calibration(localizer).peaks.max()))
+    return list(zip(rows, shown, strict=True))
+
+
+def _write_pictures(folder: Path, names: Sequence[str], images: torch.Tensor, verdict: Verdict, normal_peak: float) -> None:
+    # Twice the highest peak of a held-out normal image, so that the scale is the same in every batch and every call.
+    limit = common_limit((), 2 * normal_peak) if normal_peak > 0 else 1.0
+    for i, name in enumerate(names):
+        mask = verdict.masks[i].to(torch.uint8).mul(255).numpy()
+        drawn = overlay(picture(images[i]), verdict.maps[i].numpy(), limit)
+        for kind, pixels in (("masks", mask), ("overlays", drawn)):
+            path = folder / kind / f"{name}.png"
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(path, encode_png(pixels))
+
+
+def _write_table(folder: Path, result: Scored) -> None:
+    import json
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema(
+        [
+            ("path", pa.string()),
+            ("score", pa.float64()),
+            ("p_value", pa.float64()),
+            ("flagged", pa.bool_()),
+            ("area", pa.float64()),
+            ("fired", pa.list_(pa.int32())),
+            ("label", pa.string()),
+            ("error", pa.string()),
+        ]
+    )
+    rows = [{**asdict(row), "path": row.path.encode("utf-8", "backslashreplace").decode()} for row in result.rows]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), sink, compression="zstd")
+    write_bytes(folder / "scores.parquet", sink.getvalue().to_pybytes())
+    summary = {k: v for k, v in result.to_dict().items() if k != "images"}
+    write_text(folder / "scores.json", json.dumps(summary, indent=2) + "\n")
+
+
+def _report(run: Run, result: Scored, shown: Sequence[ReportImage]) -> Report:
+    count, flagged, errors = len(result.rows), len(result.flagged), len(result.errors)
+    dataset = run.config.dataset
+    return Report(
+        title="Anomaly report",
+        lead=(
+            f"{flagged} of {count} images are flagged: they are farther from class {dataset['normal']} of "
+            f"{dataset['name']} than all but {result.false_alarms:.0%} of held-out normal images are."
+            + (f" {errors} could not be read." if errors else "")
+        ),
+        summary=(
+            ("images", str(count)),
+            ("flagged", str(flagged)),
+            ("could not be read", str(errors)),
+            ("false alarms promised", f"at most {result.false_alarms:.1%} of normal images"),
+            ("score threshold", f"{result.score_threshold:.4g}"),
+        ),
+        settings={**run.settings(), "localizer": result.localizer},
+        tables=(_classes(result),) if any(row.label for row in result.rows) else (),
+        figures=(),
+        images=tuple(shown),
+        map_limit=None,
+        notes=(
+            "The p-value is the share of normal images that would score as high, from held-out normal images alone (split "
+            "conformal). Masks show pixels above what the same share of normal images has anywhere.",
+        ),
+    )
+
+
+def _classes(result: Scored) -> Table:
+    labels = sorted({row.label for row in result.rows if row.label})
+    rows = []
+    for label in labels:
+        of_class = [row for row in result.rows if row.label == label]
+        rows.append((label, len(of_class), sum(bool(row.flagged) for row in of_class)))
+    return Table("Flagged by class", ("class", "images", "flagged"), tuple(rows))

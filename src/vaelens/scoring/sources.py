@@ -1,0 +1,117 @@
+"""What to score: image files, folders of them, and test images of the run's own data set by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from vaelens.data.decode import list_images, read_image
+from vaelens.data.images import ImageSet
+from vaelens.errors import DataError, UsageError
+from vaelens.oneclass import load_split
+from vaelens.runs import Run
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to be read.
+
+    Attributes:
+        name: what to call it: its path below the folder it was found in, or its name in the data set.
+        path: its file, None for an image of the data set.
+        position: its position in the data set's test images.
+    """
+
+    name: str
+    path: Path | None = None
+    position: int = -1
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One image that was read, or why it could not be.
+
+    Attributes:
+        item: which.
+        image: (C, H, W), uint8; None where it could not be read.
+        label: its class, where the data set knows it.
+        error: why it could not be read, one line.
+    """
+
+    item: Item
+    image: Tensor | None
+    label: str | None = None
+    error: str | None = None
+
+
+class Source:
+    """The images that a command was given.
+
+    Args:
+        run: whose network is to see them.
+        given: paths of image files and folders, or names such as "mnist/test/00042" and "mnist/test" for all of them.
+        root: folder of the run's data set, where it has moved.
+        convert: change colour, depth and size where they are not the network's, and not refuse such images.
+
+    Raises:
+        UsageError: nothing given, a path that does not exist, a folder without images, a name that the data set lacks.
+    """
+
+    def __init__(self, run: Run, given: Sequence[str], root: Path | None = None, convert: bool = False) -> None:
+        if not given:
+            raise UsageError("no images given: name image files, a folder, or test images such as mnist/test/00042")
+        self.run = run
+        self.convert = convert
+        self._root = root
+        self._test: ImageSet | None = None
+        self.items = [item for one in given for item in self._find(one)]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def batches(self, batch_size: int, strict: bool = False) -> Iterator[list[Loaded]]:
+        """Read the images in order.
+
+        Raises:
+            DataError: with `strict`, at the first image that cannot be read.
+        """
+        for start in range(0, len(self.items), batch_size):
+            yield [self._load(item, strict) for item in self.items[start : start + batch_size]]
+
+    def _find(self, given: str) -> list[Item]:
+        path = Path(given)
+        dataset = self.run.config.dataset["name"]
+        if not path.exists() and given.split("/")[0] == dataset:
+            return self._named(given.rstrip("/"))
+        files = list_images(path)
+        folder = path if path.is_dir() else path.parent
+        return [Item(str(file.relative_to(folder)), file) for file in files]
+
+    def _named(self, given: str) -> list[Item]:
+        if self._test is None:
+            self._test = load_split(self.run.config, self._root).test
+        items = [
+            Item(name, None, position)
+            for position, name in enumerate(self._test.names)
+            if name == given or name.startswith(f"{given}/")
+        ]
+        if not items:
+            first, last = self._test.names[0], self._test.names[-1]
+            raise UsageError(f"there is no file and no test image {given!r}; the test images are called {first} to {last}")
+        return items
+
+    def _load(self, item: Item, strict: bool) -> Loaded:
+        if item.path is None:
+            assert self._test is not None
+            labels = self._test.labels
+            return Loaded(item, self._test.images[item.position], None if labels is None else str(int(labels[item.position])))
+        channels, height, width = self.run.input_shape
+        try:
+            return Loaded(item, read_image(item.path, channels, (height, width), convert=self.convert))
+        except DataError as error:
+            if strict:
+                raise
+            return Loaded(item, None, error=str(error))

@@ -1,0 +1,54 @@
+"""Which device and which precision a run takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+
+from vaelens.errors import UsageError, unknown
+from vaelens.training.settings import CHOICES
+
+Precision = Literal["32-true", "bf16-mixed"]
+
+
+def pick_accelerator(requested: str) -> str:
+    """ "cpu", "cuda" or "mps": the one requested, or with "auto" the best there is.
+
+    Raises:
+        UsageError: an unknown accelerator, or one that this machine has not.
+    """
+    if requested not in CHOICES["accelerator"]:
+        raise unknown("accelerator", requested, CHOICES["accelerator"])
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if requested == "auto":
+        return next(name for name, available in there.items() if available)
+    if not there[requested]:
+        others = " or ".join(f"'{name}'" for name, available in there.items() if available)
+        raise UsageError(f"accelerator '{requested}' is not available on this machine; there is {others}, or 'auto'")
+    return requested
+
+
+def computes_bf16(accelerator: str) -> bool:
+    """Whether the processor computes in bfloat16; where it only emulates that, it is slower than float32."""
+    if accelerator == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    if accelerator == "cpu":
+        # Older versions of torch cannot say; float32 is right everywhere.
+        capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return False
+
+
+def pick_precision(requested: str, accelerator: str, has_bf16: Callable[[str], bool] = computes_bf16) -> Precision:
+    """Lightning's name of the precision: the one requested, or with "auto" bf16 where `has_bf16(accelerator)`.
+
+    Raises:
+        UsageError: an unknown precision.
+    """
+    if requested not in CHOICES["precision"]:
+        raise unknown("precision", requested, CHOICES["precision"])
+    if requested == "bf16" or (requested == "auto" and has_bf16(accelerator)):
+        return "bf16-mixed"
+    return "32-true"

@@ -1,0 +1,146 @@
+"""What a training run is asked to do. Imports no torch: the command line reads it to print its help."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
+from typing import Any
+
+from vaelens.errors import UsageError, unknown
+
+CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "likelihood": ("bernoulli", "gaussian"),
+        "precision": ("auto", "32", "bf16"),
+        "logger": ("csv", "tensorboard", "both"),
+        "accelerator": ("auto", "cpu", "cuda", "mps"),
+    }
+)
+
+DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        # Supplementary Table 1 and its text: Adam, 1e-3, batches of 128, 100 epochs. The warm-up is ours.
+        "mnist": MappingProxyType({"epochs": 100, "batch_size": 128, "learning_rate": 1e-3}),
+        # The paper prints none of these.
+        "ucsd": MappingProxyType({"epochs": 50, "batch_size": 32, "learning_rate": 1e-3}),
+        # The paper prints none of these.
+        "mvtec": MappingProxyType({"epochs": 200, "batch_size": 32, "learning_rate": 1e-4}),
+        # The paper prints none of these; FactorVAE, whose network this is, prints Adam, 1e-4, batches of 64 and 300,000
+        # steps, which are 26 epochs of the 737,280 images.
+        "dsprites": MappingProxyType({"epochs": 26, "batch_size": 64, "learning_rate": 1e-4}),
+    }
+)
+"""Per network what the supplement prints, and sensible values where it is silent; the comments say which is which."""
+
+WARMUP_SHARE = 0.1
+"""Share of the epochs over which the KL weight rises where `warmup_epochs` is not given."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Settings of one training run, checked on construction.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images per step.
+        learning_rate: of Adam.
+        likelihood: of the reconstruction, "bernoulli" or "gaussian" (unit variance).
+        kl_weight: weight of the KL divergence after the warm-up; beta of the beta-VAE.
+        warmup_epochs: epochs, or a fraction of one, over which the KL weight rises from 0. None stands for a tenth of
+            `epochs` and is replaced by that number here, so that raising `epochs` later leaves the warm-up as it was.
+        seed: of the order of the images, the posterior's noise and any dropout. The model's first weights are the
+            caller's business.
+        patience: stop when the held-out loss has not fallen for this many epochs after the warm-up; None: never.
+        precision: "32", "bf16" (autocast), or "auto": bf16 where the processor computes in it, else 32.
+        logger: "csv" writes `logs/metrics.csv`; "tensorboard" and "both" write TensorBoard's event files beside it.
+        accelerator: "cpu", "cuda", "mps", or "auto", the best there is.
+        checkpoint_every: epochs between two checkpoints; the last epoch always gets one.
+
+    Raises:
+        UsageError: a setting of the wrong type or outside its range.
+    """
+
+    epochs: int = 100
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    likelihood: str = "bernoulli"
+    kl_weight: float = 1.0
+    warmup_epochs: float | None = None
+    seed: int = 0
+    patience: int | None = None
+    precision: str = "auto"
+    logger: str = "csv"
+    accelerator: str = "auto"
+    checkpoint_every: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "checkpoint_every"):
+            _check_int(name, getattr(self, name), least=1)
+        _check_int("seed", self.seed, least=0)
+        if self.patience is not None:
+            _check_int("patience", self.patience, least=1)
+        _check_number("learning_rate", self.learning_rate)
+        if self.learning_rate == 0:
+            raise UsageError("learning_rate must be above 0, got 0")
+        _check_number("kl_weight", self.kl_weight)
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise unknown(name, getattr(self, name), choices)
+        if self.warmup_epochs is None:
+            object.__setattr__(self, "warmup_epochs", self.epochs * WARMUP_SHARE)
+        _check_number("warmup_epochs", self.warmup_epochs)
+        if self.warmup > self.epochs:
+            raise UsageError(
+                f"warmup_epochs must be at most epochs, got {self.warmup_epochs} and {self.epochs}: "
+                "the KL weight would never reach its value"
+            )
+
+    @property
+    def warmup(self) -> float:
+        """`warmup_epochs`, which is a number from construction on."""
+        assert self.warmup_epochs is not None
+        return self.warmup_epochs
+
+    def warmup_steps(self, batches_per_epoch: int) -> int:
+        """Steps over which the KL weight rises, at this many batches per epoch."""
+        return round(self.warmup * batches_per_epoch)
+
+    @classmethod
+    def for_network(cls, network: str, **changes: Any) -> TrainSettings:
+        """The defaults of a network ("mnist", "ucsd", "mvtec" or "dsprites"), with `changes` on top.
+
+        Raises:
+            UsageError: an unknown network or setting, or a value that cannot be used.
+        """
+        if network not in DEFAULTS:
+            raise unknown("network", network, DEFAULTS)
+        return cls.from_dict({**DEFAULTS[network], **changes})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainSettings:
+        """The settings that `to_dict` gave; those not named take their defaults.
+
+        Raises:
+            UsageError: an unknown setting, or a value that cannot be used.
+        """
+        names = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in names:
+                raise unknown("training setting", name, names)
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as plain numbers, strings and None, for YAML."""
+        return asdict(self)
+
+
+def _check_int(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{name} must be a whole number from {least} on, got {value!r}")
+
+
+def _check_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise UsageError(f"{name} must be a number from 0 on, got {value!r}")

@@ -1,0 +1,97 @@
+"""Settings: checked on construction, plain values in and out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vaelens.errors import UsageError
+from vaelens.models import NETWORKS
+from vaelens.training import DEFAULTS, TrainSettings
+
+
+def test_mnist_has_the_supplements_settings() -> None:
+    settings = TrainSettings.for_network("mnist")
+    assert (settings.epochs, settings.batch_size, settings.learning_rate) == (100, 128, 1e-3)
+    assert (settings.likelihood, settings.kl_weight) == ("bernoulli", 1.0)
+
+
+def test_every_network_has_defaults() -> None:
+    assert set(DEFAULTS) == set(NETWORKS)
+    for network in NETWORKS:
+        assert TrainSettings.for_network(network).warmup > 0
+
+
+def test_fewer_epochs_shorten_the_warmup_and_more_later_do_not_lengthen_it() -> None:
+    settings = TrainSettings.for_network("mnist", epochs=5)
+    assert settings.warmup == 0.5
+    assert settings.warmup_steps(batches_per_epoch=53) == 26
+    assert dataclasses.replace(settings, epochs=50).warmup == 0.5
+
+
+@given(
+    st.builds(
+        TrainSettings,
+        epochs=st.integers(1, 10_000),
+        batch_size=st.integers(1, 4096),
+        learning_rate=st.floats(1e-9, 10),
+        likelihood=st.sampled_from(["bernoulli", "gaussian"]),
+        kl_weight=st.floats(0, 1e6),
+        warmup_epochs=st.none() | st.floats(0, 1),
+        seed=st.integers(0, 2**63),
+        patience=st.none() | st.integers(1, 1000),
+        precision=st.sampled_from(["auto", "32", "bf16"]),
+        logger=st.sampled_from(["csv", "tensorboard", "both"]),
+        accelerator=st.sampled_from(["auto", "cpu", "cuda", "mps"]),
+        checkpoint_every=st.integers(1, 100),
+    )
+)
+def test_yaml_keeps_settings(settings: TrainSettings) -> None:
+    assert TrainSettings.from_dict(yaml.safe_load(yaml.safe_dump(settings.to_dict()))) == settings
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "epochs must be a whole number from 1 on, got 0"),
+        ({"epochs": 2.5}, "epochs .* got 2.5"),
+        ({"batch_size": True}, "batch_size .* got True"),
+        ({"learning_rate": 0}, "learning_rate must be above 0"),
+        ({"learning_rate": "1e-3"}, "learning_rate must be a number from 0 on, got '1e-3'"),
+        ({"learning_rate": math.nan}, "learning_rate .* got nan"),
+        ({"kl_weight": -1.0}, "kl_weight .* got -1.0"),
+        ({"warmup_epochs": -1}, "warmup_epochs .* got -1"),
+        ({"epochs": 5, "warmup_epochs": 6}, "warmup_epochs must be at most epochs, got 6 and 5"),
+        ({"seed": -1}, "seed .* got -1"),
+        ({"patience": 0}, "patience .* got 0"),
+        ({"checkpoint_every": 0}, "checkpoint_every"),
+        ({"likelihood": "poisson"}, "unknown likelihood 'poisson'; there are: bernoulli, gaussian"),
+        ({"precision": "16"}, "unknown precision '16'; there are: auto, 32, bf16"),
+        ({"logger": None}, "unknown logger None"),
+        ({"accelerator": "gpu"}, "unknown accelerator 'gpu'; there are: auto, cpu, cuda, mps"),
+        ({"learning_rat": 1.0}, "unknown training setting 'learning_rat'; there are: epochs, batch_size, learning_rate"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        TrainSettings.from_dict(change)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_network() -> None:
+    with pytest.raises(UsageError, match="unknown network 'cifar'; there are: mnist, ucsd, mvtec, dsprites"):
+        TrainSettings.for_network("cifar")
+
+
+def test_settings_import_neither_torch_nor_lightning() -> None:
+    code = "import vaelens.training, sys; print([m for m in ('torch', 'lightning', 'numpy', 'rich') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
