@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 NETWORK_OF = {"digits": "mnist", "mnist": "mnist"}
 HELD_OUT_OF = {"digits": 0.25, "mnist": 0.1}  # of the 1,797 digits, a tenth of one class is too few to calibrate on
 OBJECTIVES = ("vae", "beta")
-REFERENCES = 4096  # normal images that a run keeps to compare with; more add little and cost memory
+REFERENCES = 8192  # normal images that a run keeps to compare with; more add little and cost memory
 
 
 def train_run(
@@ -126,7 +126,7 @@ def calibrate(model: ConvVAE, train: Tensor, held_out: Tensor, layer: str | None
 
     Args:
         model: the trained network, in eval mode.
-        train: normal training images (N, C, H, W), uint8; at most 4,096 are kept, chosen by `seed`.
+        train: normal training images (N, C, H, W), uint8; at most 8,192 are kept, chosen by `seed`.
         held_out: normal images (M, C, H, W), uint8, that the training never saw.
         layer: whose feature map.
     """

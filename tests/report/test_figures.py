@@ -265,6 +265,14 @@ def test_names_in_scripts_the_font_lacks_do_not_warn(recwarn: pytest.WarningsRec
     assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
 
 
+def test_names_that_look_like_formulas_are_names() -> None:
+    name = r"$\nonsense{$"
+    to_png(latent_grid(DIGITS[:1], np.ones((1, 1, 2, 2)), [name], [name]))
+    to_png(figure4([Panel(name, DIGITS, [name] * 5, {name: np.ones((5, 2, 2))})]))
+    to_png(score_histogram({name: np.arange(3.0)}, 1.0, name))
+    to_png(auroc_bars({name: {name: 0.5}}, name))
+
+
 def test_real_digits_stand_upright(real_data: Path) -> None:
     """A real 7 (the first test image) has its stroke on top: in the saved figure too."""
     with gzip.open(real_data / "mnist" / "t10k-images-idx3-ubyte.gz") as stream:

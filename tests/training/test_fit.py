@@ -112,6 +112,7 @@ def test_without_held_out_images(small: ModuleType, tmp_path: Path) -> None:
     assert sum(result.mean_kl) == pytest.approx(result.history[-1]["train/kl"])
 
 
+@pytest.mark.filterwarnings("ignore::vaelens.training.collapse.LatentCollapseWarning")
 def test_gaussian_likelihood(small: ModuleType, tmp_path: Path) -> None:
     result = small.train(tmp_path, epochs=2, likelihood="gaussian", warmup_epochs=0)[1]
     # Half the summed squared error of 256 pixels that differ by less than one.

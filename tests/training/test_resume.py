@@ -172,6 +172,7 @@ class Noisy(nn.Module):
         return logits
 
 
+@pytest.mark.filterwarnings("ignore::vaelens.training.collapse.LatentCollapseWarning")
 def test_layers_with_random_numbers_and_buffers_resume_exactly(small: ModuleType, tmp_path: Path) -> None:
     torch.manual_seed(1)
     first = Noisy().state_dict()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vaelens.attention.encoding import Encoding, weighted_sum
+from vaelens.attention.encoding import weighted_sum
 from vaelens.attention.latent_attention import LatentAttention
 from vaelens.attention.maps import LatentMaps
 from vaelens.attention.posterior import PosteriorMaps
@@ -135,14 +135,19 @@ class Deviation:
         """
         if self.neighbours is None:
             return self.features.mean(0, keepdim=True).expand(len(mean), -1, -1, -1)
-        first = int(leave_out_self)
+        first = int(leave_out_self and len(self.codes) > 1)
         k = min(self.neighbours + first, len(self.codes))
         distance = torch.cdist(mean.to(self.codes.dtype), self.codes)
         nearest = distance.topk(k, dim=1, largest=False).indices[:, first:]
         return torch.stack([self.features[nearest[:, j]] for j in range(nearest.shape[1])]).mean(0)
 
-    def maps(self, attention: LatentAttention, images: Tensor) -> LatentMaps:
+    def maps(self, attention: LatentAttention, images: Tensor, leave_out_self: bool = False) -> LatentMaps:
         """One map per latent, (B, K, h, w), rectified by the absolute value.
+
+        Args:
+            attention: of the layer that this was fitted on.
+            images: (B, C, H, W).
+            leave_out_self: for images that are themselves among the normal ones: skip the very nearest.
 
         Raises:
             UsageError: the attention explains another layer than this was fitted on.
@@ -152,12 +157,8 @@ class Deviation:
         encoding = attention.encode(images)
         latents, pick = attention.pick(encoding.mean)
         weights = encoding.weights({"mean": pick}, attention.variant)
-        return self.from_encoding(attention, encoding, weights, latents)
-
-    def from_encoding(self, attention: LatentAttention, encoding: Encoding, weights: Tensor, latents: Tensor) -> LatentMaps:
-        """The same from an encoding and its channel weights (B, K, n), for callers who want other maps of it as well."""
-        difference = encoding.features - self.reference(encoding.mean.detach()).to(encoding.features.dtype)
-        signed = weighted_sum(weights, difference)
+        reference = self.reference(encoding.mean.detach(), leave_out_self).to(encoding.features.dtype)
+        signed = weighted_sum(weights, encoding.features - reference)
         return attention.wrap(encoding, weights, latents, signed=signed, rectifier="abs")
 
 

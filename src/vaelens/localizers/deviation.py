@@ -8,36 +8,58 @@ import torch
 from torch import Tensor, nn
 
 from vaelens.attention import Deviation, LatentAttention
-from vaelens.localizers.base import Localization, Localizer
+from vaelens.attention.maps import resize
+from vaelens.localizers.base import Localization, Localizer, as_batches
+
+_MEASURED = 512  # normal images that the usual level of each latent's deviation is measured on
 
 
 class DeviationLocalizer(Localizer):
-    """Each latent's weighted feature map less that of the nearest normal images; the mean over latents is the map.
+    """Each latent's weighted feature map less that of the nearest normal images, in units of what normal images show.
+
+    Latents differ in scale by orders of magnitude, so each latent's deviation is divided by its level: the root mean square
+    over pixels that normal images have, each compared with its own neighbours, itself left out. The map is the mean over
+    latents, the score the mean over latents of the root mean square over pixels; 1 is usual for a normal image.
 
     Args:
         model: the trained network.
         layer: whose feature map; None for the last.
-        neighbours: how many normal images the reference is the mean of; None for all of them (a fixed camera).
+        neighbours: how many normal images the reference is the mean of; None for all of them (a fixed camera). On MNIST 10
+            give held-out normal images their least deviation.
     """
 
     name: ClassVar[str] = "deviation"
     explains: ClassVar[str] = "attention of each latent's deviation from the nearest normal images"
 
-    def __init__(self, model: nn.Module, layer: str | None = None, neighbours: int | None = 5) -> None:
+    def __init__(self, model: nn.Module, layer: str | None = None, neighbours: int | None = 10) -> None:
         self.attention = LatentAttention(model, layer)
         self.neighbours = neighbours
         self.fitted: Deviation | None = None
+        self.level: Tensor | None = None
 
     def fit(self, normal: Tensor) -> Self:
         neighbours = None if self.neighbours is None else min(self.neighbours, len(normal))
         self.fitted = Deviation.fit(self.attention, normal, neighbours)
+        step = max(1, len(normal) // _MEASURED)
+        with torch.no_grad():
+            levels = [_rms(self._signed(batch, own=True)) for batch in as_batches(normal[::step])]
+        self.level = torch.cat(levels).mean(0).clamp_min(1e-12)
         return self
 
     def localize(self, images: Tensor) -> Localization:
-        if self.fitted is None:
+        if self.level is None:
             raise self.not_fitted()
         with torch.no_grad():
-            deviation = self.fitted.maps(self.attention, images)
-            maps = deviation.overall()
-            at_image = deviation.resize((images.shape[2], images.shape[3])).overall()
-        return Localization(at_image, maps.mean((1, 2)))
+            deviation = self._signed(images) / self.level[:, None, None]
+            maps = resize(deviation.abs().mean(1), (images.shape[2], images.shape[3]))
+        return Localization(maps, _rms(deviation).mean(1))
+
+    def _signed(self, images: Tensor, own: bool = False) -> Tensor:
+        """(B, D, h, w); `own` where the images are among the normal ones that this was fitted on."""
+        assert self.fitted is not None
+        return self.fitted.maps(self.attention, images, leave_out_self=own).signed
+
+
+def _rms(maps: Tensor) -> Tensor:
+    """(B, D, h, w) -> (B, D), root mean square over pixels."""
+    return maps.square().mean((2, 3)).sqrt()

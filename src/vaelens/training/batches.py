@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from vaelens.data.images import to_float
 from vaelens.errors import UsageError
 
 _DIGEST_BYTES = 64 * 2**20
@@ -79,7 +80,7 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         # A generator, so that the order is drawn with the first batch: an iterator may be made before `set_epoch`.
         for indices in torch.split(self.order(self._epoch), self._batch_size):
-            yield Batch(self._images[indices].to(torch.float32).div_(255.0), indices)
+            yield Batch(to_float(self._images[indices]), indices)
 
 
 def check_images(images: object, shape: Sequence[int] | None = None) -> None:

@@ -65,6 +65,9 @@ def fit(
         RunError: a damaged checkpoint, or a folder that cannot be written.
         TrainingError: a loss or gradient that is no finite number.
         TrainingInterrupted: Ctrl-C, or a termination signal.
+
+    Warns:
+        LatentCollapseWarning: after the warm-up fewer than a tenth of the latents, or none, are active.
     """
     out = Path(out)
     path = out / CHECKPOINT
