@@ -206,8 +206,8 @@ def test_white_is_zero_tiff_is_inverted_at_sixteen_bits_too(file: Any) -> None:
 
 
 def test_alpha_is_flattened_on_black(file: Any) -> None:
-    pixels = np.array([[[200, 100, 50, 255], [200, 100, 50, 0], [200, 100, 50, 128]]], np.uint8)
-    by_hand = [[[200, 100, 50], [0, 0, 0], [100, 50, 25]]]  # round(value * alpha / 255)
+    pixels = np.array([[[200, 99, 50, 255], [200, 99, 50, 0], [200, 99, 50, 128]]], np.uint8)
+    by_hand = [[[200, 99, 50], [0, 0, 0], [100, 50, 25]]]  # round(value * alpha / 255)
     assert values(read_image(file(pixels), 3, convert=True)).tolist() == by_hand
     grey = np.array([[[200, 255], [200, 0], [200, 128]]], np.uint8)
     assert values(read_image(file(grey), 1, convert=True)).tolist() == [[200, 0, 100]]

@@ -58,7 +58,7 @@ def _below(top: Path) -> Iterator[Path]:
 
     for folder, below, names in os.walk(top, onerror=refuse, followlinks=True):
         status = os.stat(folder)  # noqa: PTH116 - os.walk gives str
-        if False:
+        if (status.st_dev, status.st_ino) in seen:
             below.clear()
             continue
         seen.add((status.st_dev, status.st_ino))
