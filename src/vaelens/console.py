@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -83,6 +84,7 @@ def run_command(command: Callable[[], Any]) -> int:
 
     With VAELENS_DEBUG set, errors that are not foreseen are raised as they are.
     """
+    warnings.showwarning = _show_warning
     try:
         result = command()
         sys.stdout.flush()
@@ -99,6 +101,14 @@ def run_command(command: Callable[[], Any]) -> int:
     except Exception as error:
         return _unforeseen(error)
     return result if isinstance(result, int) else 0
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: str | None = None
+) -> None:
+    """A warning is for the person where it is ours; a library's, about its own ways, only when debugging."""
+    if category is UserWarning or os.environ.get("VAELENS_DEBUG"):
+        say(f"vaelens: warning: {_one_line(str(message))}")
 
 
 def _unforeseen(error: Exception) -> int:

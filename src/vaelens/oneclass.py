@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,8 +105,9 @@ def train_run(
     _check_layer(model, config)
     if not resume:
         _claim(out, overwrite)
-    config.save(out)
-    return _train(out, config, split, model, chosen, resume, progress)
+    with _alone(out):
+        config.save(out)
+        return _train(out, config, split, model, chosen, resume, progress)
 
 
 def load_split(config: RunConfig, root: Path | None = None, downloading: Progress | None = None) -> OneClassSplit:
@@ -197,6 +199,18 @@ def _claim(out: Path, overwrite: bool) -> None:
         raise UsageError(f"{out} is a file; --out names a folder")
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Hold the run's folder, so that a second process does not write into it; the system lets go with the process."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise RunError(f"{out} is being trained by another process; wait for it, or choose another --out") from None
 
 
 def _resumed(out: Path, settings: Mapping[str, Any]) -> RunConfig:

@@ -51,16 +51,10 @@ def evaluation_report(run: Run, evaluation: Evaluation, root: Path | None = None
     labels = [] if chosen.labels is None else [str(label) for label in chosen.labels.tolist()]
     gallery: list[ReportImage] = cards(run, chosen.names, chosen.images, verdict, run.explain(images), labels)
     table = _table(evaluation)
-    best = max(evaluation.scores.items(), key=lambda item: item[1].mean)
-    main = evaluation.scores.get(MAIN_LOCALIZER)
     normal = split.normal
     return Report(
         title=f"{split.dataset}: is it a {normal}, and where is it not?",
-        lead=(
-            f"A variational autoencoder that has seen class {normal} of {split.dataset} alone tells it from the other classes"
-            f" with an image-level AUROC of {best[1].mean:.4f} in the mean ({best[0]})"
-            + (f", {main.mean:.4f} by the deviation that the maps below show." if main else ".")
-        ),
+        lead=_lead(evaluation, split.dataset, normal),
         summary=(
             ("trained on", f"{evaluation.counts['train']} images of class {normal}"),
             ("calibrated on", f"{evaluation.counts['calibration']} held-out images of it"),
@@ -78,6 +72,16 @@ def evaluation_report(run: Run, evaluation: Evaluation, root: Path | None = None
             f"{FALSE_ALARMS:.0%}; the p-values come from held-out normal images alone.",
             "No setting was chosen on test images.",
         ),
+    )
+
+
+def _lead(evaluation: Evaluation, dataset: str, normal: int) -> str:
+    aurocs = {name: result.mean for name, result in evaluation.scores.items()}
+    main = MAIN_LOCALIZER if MAIN_LOCALIZER in aurocs else next(iter(aurocs))
+    others = ", ".join(f"{name} {value:.3f}" for name, value in aurocs.items() if name != main)
+    return (
+        f"A variational autoencoder that has seen class {normal} of {dataset} alone tells it from the other classes with an "
+        f"image-level AUROC of {aurocs[main]:.3f} in the mean by {main}" + (f" (other scores: {others})." if others else ".")
     )
 
 
