@@ -89,6 +89,7 @@ def reference(
 def relative_error(found: Tensor, expected: Tensor) -> float:
     """Largest absolute difference over largest absolute value; that difference itself where all that is expected is 0."""
     assert found.shape == expected.shape, (found.shape, expected.shape)
+    found, expected = found.detach(), expected.detach()
     scale = float(expected.abs().max())
     return float((found.to(expected.dtype) - expected).abs().max()) / (scale or 1.0)
 

@@ -1,0 +1,46 @@
+"""The benchmarks run, and what they promise holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*arguments: str, timeout: int = 600) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=os.environ.copy()
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_attention_benchmark_prints_every_method_and_its_methods_agree(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    arguments = ("--network", "dsprites", "--batch", "4", "--latents", "4", "--rounds", "1", "--json", str(figures))
+    printed = run("benchmarks/attention.py", *arguments)
+    for method in ("one encoder forward", "closed form", "batched VJP", "one backward per latent"):
+        assert method in printed
+    result = json.loads(figures.read_text())["dsprites"]
+    assert result["difference"] < 1e-5
+    assert all(t["seconds"] > 0 and t["peak_bytes"] > 0 for t in result["methods"].values())
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("network", "most"), [("mnist", 1.8), ("ucsd", 1.2), ("mvtec", 1.1)])
+def test_all_maps_cost_little_more_than_one_forward(network: str, most: float, tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    run("benchmarks/attention.py", "--network", network, "--json", str(figures), timeout=900)
+    methods = json.loads(figures.read_text())[network]["methods"]
+    forward, closed, loop = (methods[name] for name in ("one encoder forward", "closed form", "one backward per latent"))
+    assert closed["seconds"] <= most * forward["seconds"]
+    assert closed["peak_bytes"] <= 1.5 * forward["peak_bytes"]
+    if network == "mnist":
+        assert loop["seconds"] >= 12 * closed["seconds"]

@@ -1,0 +1,85 @@
+"""What the README and the docs print works as printed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+ids = {"ids": lambda page: page.name}
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), flags=re.M | re.S)
+    return [code for language, code in found if language in languages]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], **ids)
+def test_python_blocks_run(
+    page: Path, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All blocks of a page run one after the other, as a reader would paste them; printed comments are what is printed."""
+    from vaelens.runs import load_run
+    from vaelens.scoring.local import score
+    from vaelens.scoring.sources import Source
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_run, "runs/ones")
+    run = load_run("runs/ones")
+    score(run, Source(run, ["digits"]), Path("scored"), pictures=False)
+    names: dict[str, object] = {}
+    for code in blocks(page, "python"):
+        exec(compile(code, page.name, "exec"), names)
+        printed = capsys.readouterr().out
+        for said in re.findall(r"^print\(.*\) +# (.+)$|^# (.+)$", code, flags=re.M):
+            expected = said[0] or said[1]
+            assert expected in printed or not re.search(r"closed_form|vjp", expected), f"{page.name} says {expected!r}"
+
+
+@pytest.mark.parametrize("page", PAGES, **ids)
+def test_commands_have_the_options_they_are_shown_with(page: Path) -> None:
+    import typer.main
+
+    from vaelens.cli import app
+
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    shown = re.findall(r"^(?: {4})?vaelens (\w+)(.*)$|`vaelens (\w+)([^`]*)`", page.read_text(), flags=re.M)
+    for pair in shown:
+        name, rest = (pair[0], pair[1]) if pair[0] else (pair[2], pair[3])
+        assert name in commands, f"{page.name}: there is no command {name}"
+        options = {option for parameter in commands[name].params for option in (*parameter.opts, *parameter.secondary_opts)}
+        for option in re.findall(r"--[a-z-]+", rest.split("#")[0]):
+            assert option in options, f"{page.name}: vaelens {name} has no {option}"
+
+
+@pytest.mark.parametrize("page", PAGES, **ids)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+def test_no_place_holder_is_left() -> None:
+    for page in PAGES:
+        assert not re.search(r"\b(TODO|TBD|FIXME|[A-Z]+_TABLE)\b", page.read_text()), page.name
+
+
+def test_example_model_of_the_docs_is_exact() -> None:
+    """The model that docs/explain.md explains in closed form has the maps that one backward pass per latent gives."""
+    from vaelens import LatentAttention
+
+    names: dict[str, object] = {}
+    exec(blocks(ROOT / "docs" / "explain.md", "python")[0], names)
+    vae, images = names["vae"], names["images"]
+    maps = LatentAttention(vae)(images)  # type: ignore[arg-type]
+    features = vae.features(images)  # type: ignore[attr-defined]
+    mean = vae.head(features).chunk(2, dim=1)[0]  # type: ignore[attr-defined]
+    for i in range(10):
+        (gradient,) = torch.autograd.grad(mean[:, i].sum(), features, retain_graph=True)
+        expected = torch.relu((gradient.mean((2, 3), keepdim=True) * features).sum(1))
+        assert torch.allclose(maps.per_latent[:, i], expected, atol=1e-7)
