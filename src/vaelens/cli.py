@@ -14,7 +14,6 @@ app = typer.Typer(
     name="vaelens",
     help="See what every latent of a variational autoencoder looks at, and where an image stops being normal.",
     epilog="Start with: vaelens demo",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
@@ -30,12 +29,19 @@ Convert = Annotated[bool, typer.Option("--convert", help="change colour, depth a
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="print the version and stop")] = False) -> None:
+def _bare(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="print the version and stop")] = False,
+) -> None:
     if version:
         from vaelens._version import __version__
 
         print(__version__)
-        raise typer.Exit
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+    else:
+        return
+    raise typer.Exit
 
 
 @app.command(epilog="Example: vaelens demo --out demo")

@@ -27,11 +27,7 @@ def writing(what: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise OutputError(f"the disk is full: could not write {what}; free some space, or choose another place") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise OutputError(f"cannot write {what}: {error.strerror}; choose a folder that you may write to") from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
-            raise OutputError(f"cannot write {what}: {error.strerror}; choose another place") from error
-        raise
+        raise OutputError(f"cannot write {what}: {error.strerror or error}; choose a place that you may write to") from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -83,17 +79,19 @@ def result_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         staged = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name[:100]}.writing."))
-        try:
+    try:
+        with writing(out):
             staged.chmod(0o777 & ~_umask())
             (staged / MARK).touch()
-            yield staged
-            check_free(out, overwrite)
+        yield staged
+        check_free(out, overwrite)
+        with writing(out):
             if out.is_dir():
                 shutil.rmtree(out)
             staged.replace(out)
-        finally:
-            if staged.exists():
-                shutil.rmtree(staged, ignore_errors=True)
+    finally:
+        if staged.exists():
+            shutil.rmtree(staged, ignore_errors=True)
 
 
 def _umask() -> int:
