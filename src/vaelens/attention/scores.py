@@ -97,27 +97,41 @@ class Deviation:
     """Deviation of each latent's weighted feature map from that of the nearest normal images.
 
     D_i = |sum_k alpha_ik (A_k - ref_k)|, where ref is the mean feature map of the `neighbours` normal images whose posterior
-    means are nearest (Euclidean), or of all of them.
+    means are nearest (Euclidean), or of all of them. With `ridge` the mean is weighted so that the neighbours' codes meet the
+    image's own code as well as they can, as in locally linear embedding: a reference closer to the image where it lies
+    between normal ones.
 
     Attributes:
         codes: (N, D), posterior means of normal images.
         features: (N, n, h, w), their feature maps at the layer of the attention it was fitted with.
         layer: that layer.
         neighbours: k, None for all.
+        ridge: None for the plain mean; else how strongly the weights are drawn to equal ones, relative to the mean squared
+            distance of the neighbours; above 0.
     """
 
     codes: Tensor
     features: Tensor
     layer: str
     neighbours: int | None = 5
+    ridge: float | None = None
 
     @classmethod
-    def fit(cls, attention: LatentAttention, normal: Tensor, neighbours: int | None = 5, batch_size: int = 128) -> Deviation:
+    def fit(
+        cls,
+        attention: LatentAttention,
+        normal: Tensor,
+        neighbours: int | None = 5,
+        batch_size: int = 128,
+        ridge: float | None = None,
+    ) -> Deviation:
         """From normal images (N, C, H, W), float as the model takes them, or uint8, which become floats in [0, 1].
 
         Raises:
-            UsageError: fewer normal images than neighbours, or neighbours below 1.
+            UsageError: fewer normal images than neighbours, neighbours below 1, or a ridge that is not above 0.
         """
+        if ridge is not None and not ridge > 0:
+            raise UsageError(f"ridge must be above 0, or None for equal weights, got {ridge}")
         if neighbours is not None and not 1 <= neighbours <= len(normal):
             raise UsageError(f"neighbours must be from 1 to the {len(normal)} normal images there are, got {neighbours}")
         with torch.no_grad():
@@ -125,7 +139,7 @@ class Deviation:
             encodings = [attention.encode(part) for part in parts]
             codes = torch.cat([e.mean for e in encodings]).detach()
             features = torch.cat([e.features for e in encodings]).detach()
-        return cls(codes, features, attention.layer, neighbours)
+        return cls(codes, features, attention.layer, neighbours, ridge)
 
     def reference(self, mean: Tensor, leave_out_self: bool = False) -> Tensor:
         """Posterior means (B, D) -> mean feature map (B, n, h, w) of their normal neighbours.
@@ -137,9 +151,26 @@ class Deviation:
             return self.features.mean(0, keepdim=True).expand(len(mean), -1, -1, -1)
         first = int(leave_out_self and len(self.codes) > 1)
         k = min(self.neighbours + first, len(self.codes))
-        distance = torch.cdist(mean.to(self.codes.dtype), self.codes)
-        nearest = distance.topk(k, dim=1, largest=False).indices[:, first:]
-        return torch.stack([self.features[nearest[:, j]] for j in range(nearest.shape[1])]).mean(0)
+        mean = mean.to(self.codes.dtype)
+        nearest = torch.cdist(mean, self.codes).topk(k, dim=1, largest=False).indices[:, first:]
+        weights = self._weights(mean, nearest)
+        # One neighbour at a time: all at once would hold k feature maps per image.
+        reference = torch.zeros(len(mean), *self.features.shape[1:], dtype=self.features.dtype, device=self.features.device)
+        for j in range(nearest.shape[1]):
+            reference += weights[:, j, None, None, None] * self.features[nearest[:, j]]
+        return reference
+
+    def _weights(self, mean: Tensor, nearest: Tensor) -> Tensor:
+        """Weights (B, k) of the neighbours, each row summing to 1."""
+        k = nearest.shape[1]
+        if self.ridge is None:
+            return torch.full_like(mean[:, :1], 1.0 / k).expand(-1, k)
+        offsets = self.codes[nearest] - mean.unsqueeze(1)
+        gram = offsets @ offsets.transpose(1, 2)
+        trace = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
+        gram = gram + (self.ridge * trace)[:, None, None] * torch.eye(k, dtype=gram.dtype, device=gram.device)
+        weights: Tensor = torch.linalg.solve(gram, torch.ones_like(gram[..., :1])).squeeze(-1)
+        return weights / weights.sum(1, keepdim=True)
 
     def maps(self, attention: LatentAttention, images: Tensor, leave_out_self: bool = False) -> LatentMaps:
         """One map per latent, (B, K, h, w), rectified by the absolute value.

@@ -18,32 +18,36 @@ class DeviationLocalizer(Localizer):
     """Each latent's weighted feature map less that of the nearest normal images, in units of what normal images show.
 
     Latents differ in scale by orders of magnitude, so each latent's deviation is divided by its level: the root mean square
-    over pixels that normal images have, each compared with its own neighbours, itself left out. The map is the mean over
-    latents, the score the mean over latents of the root mean square over pixels; 1 is usual for a normal image.
+    over pixels that normal images usually have, each compared with its own neighbours, itself left out. The map is the mean
+    over latents; the score is the geometric mean over latents of the root mean square over pixels. 1 is usual for a normal
+    image.
 
     Args:
         model: the trained network.
         layer: whose feature map; None for the last.
-        neighbours: how many normal images the reference is the mean of; None for all of them (a fixed camera). On MNIST 10
-            give held-out normal images their least deviation.
+        neighbours: how many normal images the reference is the mean of; None for all of them (a fixed camera).
+        ridge: the mean is weighted so that the neighbours' codes meet the image's; None for equal weights.
     """
 
     name: ClassVar[str] = "deviation"
     explains: ClassVar[str] = "attention of each latent's deviation from the nearest normal images"
 
-    def __init__(self, model: nn.Module, layer: str | None = None, neighbours: int | None = 10) -> None:
+    def __init__(
+        self, model: nn.Module, layer: str | None = None, neighbours: int | None = 20, ridge: float | None = 0.3
+    ) -> None:
         self.attention = LatentAttention(model, layer)
         self.neighbours = neighbours
+        self.ridge = ridge
         self.fitted: Deviation | None = None
         self.level: Tensor | None = None
 
     def fit(self, normal: Tensor) -> Self:
         neighbours = None if self.neighbours is None else min(self.neighbours, len(normal))
-        self.fitted = Deviation.fit(self.attention, normal, neighbours)
+        self.fitted = Deviation.fit(self.attention, normal, neighbours, ridge=self.ridge)
         step = max(1, len(normal) // _MEASURED)
         with torch.no_grad():
             levels = [_rms(self._signed(batch, own=True)) for batch in as_batches(normal[::step])]
-        self.level = torch.cat(levels).mean(0).clamp_min(1e-12)
+        self.level = _geometric_mean(torch.cat(levels), dim=0)
         return self
 
     def localize(self, images: Tensor) -> Localization:
@@ -52,12 +56,16 @@ class DeviationLocalizer(Localizer):
         with torch.no_grad():
             deviation = self._signed(images) / self.level[:, None, None]
             maps = resize(deviation.abs().mean(1), (images.shape[2], images.shape[3]))
-        return Localization(maps, _rms(deviation).mean(1))
+        return Localization(maps, _geometric_mean(_rms(deviation), dim=1))
 
     def _signed(self, images: Tensor, own: bool = False) -> Tensor:
         """(B, D, h, w); `own` where the images are among the normal ones that this was fitted on."""
         assert self.fitted is not None
         return self.fitted.maps(self.attention, images, leave_out_self=own).signed
+
+
+def _geometric_mean(values: Tensor, dim: int) -> Tensor:
+    return values.clamp_min(1e-12).log().mean(dim).exp()
 
 
 def _rms(maps: Tensor) -> Tensor:
