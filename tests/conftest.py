@@ -24,3 +24,13 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.fail(f"VAELENS_DATA names {folder}, which is no folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on embedded digits: digit 1, 8 latents, 3 epochs. Copy it before writing into it."""
+    from vaelens.oneclass import train_run
+
+    out = tmp_path_factory.mktemp("run") / "tiny"
+    train_run(out, "digits", epochs=3, batch_size=32, latent_dim=8, progress=False)
+    return out

@@ -48,9 +48,11 @@ def test_commands_have_the_options_they_are_shown_with(page: Path) -> None:
     from vaelens.cli import app
 
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    shown = re.findall(r"^(?: {4})?vaelens (\w+)(.*)$|`vaelens (\w+)([^`]*)`", page.read_text(), flags=re.M)
-    for pair in shown:
-        name, rest = (pair[0], pair[1]) if pair[0] else (pair[2], pair[3])
+    indented = re.findall(r"^ {4}vaelens (\w+)(.*)$|`vaelens (\w+)([^`]*)`", page.read_text(), flags=re.M)
+    shown = [(a or c, b or d) for a, b, c, d in indented]
+    shown += [found for code in blocks(page, "sh") for found in re.findall(r"^vaelens (\w+)(.*)$", code, flags=re.M)]
+    assert shown or page.name in ("method.md", "explain.md", "CONTRIBUTING.md")
+    for name, rest in shown:
         assert name in commands, f"{page.name}: there is no command {name}"
         options = {option for parameter in commands[name].params for option in (*parameter.opts, *parameter.secondary_opts)}
         for option in re.findall(r"--[a-z-]+", rest.split("#")[0]):

@@ -66,7 +66,8 @@ def test_every_layer_by_products(
 ) -> None:
     model, images = networks[name, dtype], batch(name, dtype)
     layers = [n for n in layers_of(model) if n in LatentAttention(model).layers]
-    assert len(layers) >= {"mnist": 4, "ucsd": 6, "mvtec": 37, "dsprites": 10}[name]
+    # MVTec: 20 convolutions and 9 activations (both of a block are one module, and its name means the last call).
+    assert len(layers) >= {"mnist": 4, "ucsd": 6, "mvtec": 29, "dsprites": 10}[name]
     truth = reference(model, images, layers)
     for layer in layers:
         attention = LatentAttention(model, layer, method="vjp")

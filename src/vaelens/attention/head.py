@@ -22,7 +22,7 @@ from vaelens.attention.trace import Place, Trace
 # The derivative of each piecewise-linear activation at its input (B, J), as autograd has it: that of ReLU at 0 is 0.
 SLOPES: dict[type[nn.Module], Callable[..., Tensor]] = {
     nn.ReLU: lambda module, x: (x > 0).to(x.dtype),
-    nn.LeakyReLU: lambda module, x: torch.where(x > 0, 1.0, module.negative_slope).to(x.dtype),
+    nn.LeakyReLU: lambda module, x: torch.where(x > 0, x.new_ones(()), x.new_full((), module.negative_slope)),
     nn.PReLU: lambda module, x: torch.where(x > 0, 1.0, module.weight).to(x.dtype),
     nn.ReLU6: lambda module, x: ((x > 0) & (x < 6)).to(x.dtype),
     nn.Hardtanh: lambda module, x: ((x > module.min_val) & (x < module.max_val)).to(x.dtype),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +22,7 @@ from vaelens.runs import FALSE_ALARMS, MAIN_LOCALIZER, Run, Verdict
 from vaelens.scoring.gallery import cards, picture, unreadable
 from vaelens.scoring.sources import Loaded, Source
 
+_LONGEST_NAME = 200  # bytes; file systems allow 255, and files are written under a longer name first
 Progress = Callable[[int, int], None]
 
 
@@ -179,15 +183,22 @@ def _write_pictures(folder: Path, names: Sequence[str], images: torch.Tensor, ve
         mask = verdict.masks[i].to(torch.uint8).mul(255).numpy()
         drawn = overlay(picture(images[i]), verdict.maps[i].numpy(), limit)
         for kind, pixels in (("masks", mask), ("overlays", drawn)):
-            path = folder / kind / f"{name}.png"
+            path = folder / kind / _picture_name(name)
             with writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(path, encode_png(pixels))
 
 
-def _write_table(folder: Path, result: Scored) -> None:
-    import json
+def _picture_name(name: str) -> Path:
+    """`name` with .png behind it; a last part too long for that ends in a digest of the whole."""
+    path = Path(f"{name}.png")
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+        path = path.with_name(f"{os.fsdecode(os.fsencode(path.name)[:200])}-{digest}.png")
+    return path
 
+
+def _write_table(folder: Path, result: Scored) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

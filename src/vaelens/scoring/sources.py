@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -67,7 +68,7 @@ class Source:
         self.convert = convert
         self._root = root
         self._test: ImageSet | None = None
-        self.items = [item for one in given for item in self._find(one)]
+        self.items = _apart([item for one in given for item in self._find(one)])
 
     def __len__(self) -> int:
         return len(self.items)
@@ -115,3 +116,15 @@ class Source:
             if strict:
                 raise
             return Loaded(item, None, error=str(error))
+
+
+def _apart(items: Sequence[Item]) -> list[Item]:
+    """Each image once, and files of one name in different folders by their whole path, so that results keep apart."""
+    once = list({(item.path.resolve() if item.path else None, item.position): item for item in items}.values())
+    named = Counter(item.name for item in once)
+    return [replace(item, name=_whole(item.path)) if item.path and named[item.name] > 1 else item for item in once]
+
+
+def _whole(path: Path) -> str:
+    """A path without its root, so that it can be a name below another folder."""
+    return str(Path(*path.resolve().parts[1:]))

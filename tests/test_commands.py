@@ -1,0 +1,209 @@
+"""The command line as a person uses it: real processes, their exit codes, their one line of error."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+VAELENS = [sys.executable, "-m", "vaelens"]
+
+
+def vaelens(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [*VAELENS, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=250)
+
+
+def fails(*arguments: object, code: int, cwd: Path | None = None) -> str:
+    done = vaelens(*arguments, cwd=cwd)
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("vaelens: error: ")
+    assert "Traceback" not in done.stderr
+    return lines[0]
+
+
+def fastest(*command: str) -> float:
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *command], check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def test_starts_fast_and_without_torch() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import vaelens, vaelens.cli, sys; print('torch' in sys.modules)"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "False"
+    bare = fastest("-c", "pass")
+    assert fastest("-c", "import vaelens") - bare < 0.3
+    assert fastest("-m", "vaelens", "--help") < 0.6
+
+
+@pytest.mark.parametrize("command", ["demo", "train", "explain", "score", "evaluate", "reproduce"])
+def test_help_has_an_example(command: str) -> None:
+    assert f"Example: vaelens {command}" in vaelens(command, "--help").stdout
+
+
+def test_misuse_is_one_line_and_exit_code_2(tiny_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    out = tmp_path / "out"
+    assert "there are: digits, mnist" in fails("train", "fashion", "--out", out, code=2)
+    assert "11" in fails("train", "digits", "--normal", 11, "--out", out, code=2)
+    assert "encoder.relu2" in fails("train", "digits", "--layer", "conv9", "--out", out, code=2)
+    assert "closed_form" in fails("explain", tiny_run, "digits/0043", "--method", "magic", "--out", out, code=2)
+    assert "encoder.relu2" in fails("explain", tiny_run, "digits/0043", "--layer", "decoder.0", "--out", out, code=2)
+    assert "no closed form" in fails(
+        "explain", tiny_run, "digits/0043", "--layer", "encoder.conv1", "--method", "closed_form", "--out", out, code=2
+    )
+    assert "latent 8" in fails("explain", tiny_run, "digits/0043", "--latents", "8", "--out", out, code=2)
+    assert "no.png" in fails("explain", tiny_run, tmp_path / "no.png", "--out", out, code=2)
+    assert "*.png" in fails("score", tiny_run, tmp_path / "empty", "--out", out, code=2)
+    assert "false-alarm" in fails("score", tiny_run, "digits", "--false-alarms", "2", "--out", out, code=2)
+    assert "deviation" in fails("evaluate", tiny_run, "--localizer", "guess", code=2)
+    assert "figure4" in fails("reproduce", "figure9", "--out", out, code=2)
+    assert "--epochs" in fails("train", "digits", "--epochs", "many", "--out", out, code=2)
+    assert "--help" in fails("train", code=2)
+    assert list(tmp_path.iterdir()) == [tmp_path / "empty"]
+
+
+def test_failures_are_one_line_and_exit_code_1(tiny_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "mnist").mkdir()
+    assert "train-images-idx3-ubyte" in fails("train", "mnist", "--root", tmp_path / "mnist", "--out", tmp_path / "r", code=1)
+    (tmp_path / "text.png").write_text("no image")
+    assert "text.png" in fails("explain", tiny_run, tmp_path / "text.png", "--out", tmp_path / "e", code=1)
+    assert "no run" in fails("evaluate", tmp_path / "nowhere", code=1)
+    assert "/proc/nowhere" in fails("explain", tiny_run, "digits/0043", "--out", "/proc/nowhere/out", code=1)
+    broken = Path(shutil.copytree(tiny_run, tmp_path / "broken"))
+    (broken / "model.safetensors").write_bytes(b"0" * 100)
+    assert "damaged" in fails("evaluate", broken, code=1)
+    (broken / "metrics.json").unlink()
+    assert "--resume" in fails("evaluate", broken, code=1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["broken", "mnist", "text.png"]
+
+
+def test_full_disk(tiny_run: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("cannot mount a small disk here (needs root)")
+    try:
+        assert "space" in fails("explain", tiny_run, "digits/0043", "--out", disk / "out", code=1)
+        assert list(disk.iterdir()) == []
+        training = fails("train", "digits", "--epochs", "1", "--latents", "4", "--quiet", "--out", disk / "run", code=1)
+        assert "space" in training
+        assert str(disk / "run") in training
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_json_is_all_that_stdout_holds(tiny_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    result = json.loads(vaelens("evaluate", run, "--json").stdout)
+    assert set(result["localizers"]) == {"mean-sum", "normal-difference", "deviation", "kl", "reconstruction"}
+    for scores in result["localizers"].values():
+        assert {"pixel_auroc", "pixel_ap", "aupro", "best_iou", "calibrated_iou", "image_auroc", "per_defect"} <= set(scores)
+        assert set(scores["per_defect"]) == set("023456789")
+    assert (run / "report" / "report.html").is_file()
+    explained = json.loads(vaelens("explain", run, "digits/0043", "--out", tmp_path / "e", "--json").stdout)
+    assert len(explained["images"][0]["mean"]) == 8
+    scored = json.loads(vaelens("score", run, "digits", "--no-pictures", "--out", tmp_path / "s", "--json").stdout)
+    assert len(scored["images"]) == 359
+    again = fails("score", run, "digits", "--out", tmp_path / "s", code=2)
+    assert "--overwrite" in again
+    assert vaelens("score", run, "digits", "--no-pictures", "--out", tmp_path / "s", "--overwrite").returncode == 0
+
+
+def test_demo_ends_in_a_report_and_replaces_itself(tmp_path: Path) -> None:
+    for _ in range(2):
+        done = vaelens("demo", "--epochs", "1", "--out", tmp_path / "demo", "--quiet")
+        assert done.returncode == 0, done.stderr
+        assert str(tmp_path / "demo" / "report.html") in done.stdout
+    assert (tmp_path / "demo" / "anomalies.png").is_file()
+    assert "digits/" in (tmp_path / "demo" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill"])
+def test_a_stopped_training_resumes_to_the_same_weights(stop: signal.Signals, tmp_path: Path) -> None:
+    options = ["--epochs", "12", "--latents", "4", "--batch-size", "32", "--quiet"]
+    assert vaelens("train", "digits", "--out", tmp_path / "whole", *options).returncode == 0
+    out = tmp_path / "stopped"
+    process = subprocess.Popen(
+        [*VAELENS, "train", "digits", "--out", str(out), *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoints" / "last.ckpt").is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(stop)
+    _, said = process.communicate(timeout=60)
+    assert not (out / "metrics.json").exists(), "stopped before its end"
+    if stop == signal.SIGINT:
+        assert process.returncode == 130
+        assert f"vaelens train digits --out {out} --resume" in said
+    assert "--resume" in fails("evaluate", out, code=1)
+    resumed = vaelens("train", "digits", "--out", out, "--resume", "--quiet")
+    assert resumed.returncode == 0, resumed.stderr
+    whole, stopped = load_file(tmp_path / "whole" / "model.safetensors"), load_file(out / "model.safetensors")
+    assert all((whole[name] == stopped[name]).all() for name in whole)
+
+
+def test_the_main_job_on_real_mnist(real_data: Path, tmp_path: Path) -> None:
+    root = real_data / "mnist"
+    run = tmp_path / "ones"
+    done = vaelens("train", "mnist", "--root", root, "--normal", 1, "--epochs", 1, "--out", run, "--quiet")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(vaelens("evaluate", run, "--localizer", "deviation,reconstruction", "--json", "--quiet").stdout)
+    assert result["images"] == {
+        "train": 6068, "calibration": 674, "test": 10000, "test_normal": 1135, "test_anomalous": 8865,
+    }  # fmt: skip
+    assert result["localizers"]["reconstruction"]["image_auroc"] > 0.99
+    assert result["localizers"]["deviation"]["image_auroc"] > 0.97
+    assert result["localizers"]["deviation"]["false_alarms"] < 0.08
+    assert vaelens("explain", run, "mnist/test/00000", "--out", tmp_path / "explained").returncode == 0
+    for figure in ("figure1", "figure4"):
+        wrong = fails("reproduce", figure, "--run", tmp_path / "none", "--out", tmp_path / "f", code=1)
+        assert "no run" in wrong
+    threes = tmp_path / "threes"
+    options = ("--root", root, "--normal", 3, "--epochs", 1, "--latents", 8, "--quiet")
+    assert vaelens("train", "mnist", "--out", threes, *options).returncode == 0
+    for figure, runs in (("figure1", (threes,)), ("figure4", (run, threes))):
+        given = [part for one in runs for part in ("--run", one)]
+        drawn = vaelens("reproduce", figure, *given, "--out", tmp_path / figure, "--json")
+        assert drawn.returncode == 0, drawn.stderr
+        assert Path(json.loads(drawn.stdout)["files"][0]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_truncated_idx_file_is_named(real_data: Path, tmp_path: Path) -> None:
+    for file in (real_data / "mnist").iterdir():
+        shutil.copy(file, tmp_path / file.name)
+    broken = tmp_path / "train-images-idx3-ubyte.gz"
+    content = broken.read_bytes()
+    broken.write_bytes(content[: len(content) // 3])
+    assert broken.name in fails("train", "mnist", "--root", tmp_path, "--out", tmp_path / "run", code=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_nothing_of_the_environment_is_needed(tiny_run: Path, tmp_path: Path) -> None:
+    """Scoring works without a home or a cache folder that can be written."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR")}
+    command = [*VAELENS, "score", str(tiny_run), "digits", "--no-pictures", "--out", str(tmp_path / "out"), "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**environment, "HOME": "/nonexistent"})
+    assert done.returncode == 0, done.stderr
