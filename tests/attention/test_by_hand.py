@@ -174,7 +174,8 @@ def test_normal_difference(method: str) -> None:
     ],
 )
 def test_deviation(method: str, neighbours: int | None, factors: tuple[float, float]) -> None:
-    # The mean is proportional to c: codes (9, 2) c. Of the normal images c = 4, 1/2, 2 the distances from c = 1 are as 3, 1/2, 1.
+    # The mean is proportional to c: codes (9, 2) c. Of the normal images c = 4, 1/2, 2 the distances from c = 1 are as
+    # 3, 1/2, 1.
     attention = LatentAttention(Paper(), method=method)
     score = Deviation.fit(attention, images(4.0, 0.5, 2.0), neighbours)
     check(score.codes, torch.tensor([[36.0, 8.0], [4.5, 1.0], [18.0, 4.0]]))

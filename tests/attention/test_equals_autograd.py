@@ -177,9 +177,7 @@ def test_scores_in_the_other_variants(
     assert relative_error(MeanSum(0.0, 1.0).maps(attention, images).per_latent, expected[:, 3:4]) < 1e-12
     ref = torch.zeros_like(truth.features[attention.layer])
     score = Deviation(torch.zeros(2, 3, dtype=torch.float64), ref, attention.layer, None)
-    weighted = torch.einsum(
-        "brk,bkhw->brhw", truth.weights(attention.layer, variant)[:, 4:], truth.features[attention.layer]
-    )
+    weighted = torch.einsum("brk,bkhw->brhw", truth.weights(attention.layer, variant)[:, 4:], truth.features[attention.layer])
     assert relative_error(score.maps(attention, images).per_latent, weighted.abs()) < 1e-12
 
 

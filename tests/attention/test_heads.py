@@ -252,7 +252,9 @@ def test_mean_as_a_slice(split: Callable[[Tensor], Any], reference: Any, relativ
     attention = LatentAttention(model, "trunk.1", method="closed_form")
     posterior = attention.posterior(batches()[1])
     truth = reference(model, batches()[1], "trunk.1", lambda m, v: v)
-    assert relative_error(posterior.slope / (posterior.maps.logvar / 2).exp()[..., None, None] * 2, truth.signed("trunk.1")) < 1e-5
+    assert (
+        relative_error(posterior.slope / (posterior.maps.logvar / 2).exp()[..., None, None] * 2, truth.signed("trunk.1")) < 1e-5
+    )
 
 
 # --- What is not a closed form, or looks like one -----------------------------------------------------------------

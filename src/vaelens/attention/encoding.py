@@ -115,14 +115,18 @@ def _with_slopes(model: nn.Module, images: Tensor, plan: Plan, head: LinearHead,
     handles.append(model.get_submodule(plan.layer).register_forward_hook(keep_features))
     with hooks(*handles):
         mean, logvar = posterior(model, images)
-    return Encoding(_nth(kept, plan), mean, logvar, plan, slopes, _keeps_graph(model, images), memory)
+    return Encoding(_taken(kept, plan.nth, plan), mean, logvar, plan, slopes, _keeps_graph(model, images), memory)
 
 
 def _with_graph(model: nn.Module, images: Tensor, plan: Plan, memory: int) -> Encoding:
     differentiable = _keeps_graph(model, images)
     kept: list[Tensor] = []
+    seen: list[nn.Module] = []
 
-    def start_graph(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    def start_graph(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+        seen.append(module)
+        if len(seen) != plan.nth + 1:
+            return None  # the module is called more than once, and another call gives the feature map
         if differentiable and output.requires_grad:
             kept.append(output)
         else:
@@ -138,13 +142,13 @@ def _with_graph(model: nn.Module, images: Tensor, plan: Plan, memory: int) -> En
         if images.is_inference():
             images = images.clone()
         mean, logvar = posterior(model, images)
-    features = _nth(kept, plan)
+    features = _taken(kept, 0, plan)
     if not mean.requires_grad:
         raise UsageError(f"{type(model).__name__}.encode gives a mean without a graph, so there is no gradient to explain")
     return Encoding(features, mean, logvar, plan, None, differentiable, memory)
 
 
-def _nth(kept: Sequence[Tensor], plan: Plan) -> Tensor:
-    if len(kept) <= plan.nth:
+def _taken(kept: Sequence[Tensor], position: int, plan: Plan) -> Tensor:
+    if len(kept) <= position:
         raise UsageError(f"layer '{plan.layer}' was not called for these images as it was for the first ones")
-    return kept[plan.nth]
+    return kept[position]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vaelens.attention.trace import Place, Trace
+from vaelens.attention.trace import Call, Place, Trace, altered
 
 # The derivative of each piecewise-linear activation at its input (B, J), as autograd has it: that of ReLU at 0 is 0.
 SLOPES: dict[type[nn.Module], Callable[..., Tensor]] = {
@@ -80,7 +80,7 @@ class Final:
     def rows(self, cotangent: Tensor) -> Tensor:
         """Cotangent (..., D) of the output -> cotangent (..., J) of the layer's input."""
         weight = matrix(self.module)
-        if len(self.units) != len(weight):
+        if self.units.tolist() != list(range(len(weight))):
             weight = weight[self.units.to(weight.device)]
         return cotangent @ weight
 
@@ -108,8 +108,10 @@ class LinearHead:
         return tuple(stage for stage in self.stages if stage.kind in SLOPES)
 
     def exact_now(self) -> bool:
-        """Whether the closed form holds in the mode the modules are in: no dropout and no batch norm is training."""
-        return not any(stage.kind in DROPOUTS + NORMS and stage.module.training for stage in self.stages)
+        """Whether the closed form holds as the modules are: no dropout or batch norm is training, none has gained a hook."""
+        if any(stage.kind in DROPOUTS + NORMS and stage.module.training for stage in self.stages):
+            return False
+        return not any(altered(m) for m in (*(s.module for s in self.stages), *(f.module for f in self.finals.values())))
 
     def replay(self, features: Tensor) -> Tensor:
         """The mean (B, D) computed from the map by the head alone."""
@@ -130,9 +132,11 @@ def last_feature_map(trace: Trace) -> Place | None:
         return None
     while True:
         place = trace.calls[index].input
-        if place.tensor.ndim == 4 and place.tensor[0, 0].numel() > 1:
+        if _is_map(place):
             return place
         producer = trace.producer(place, index)
+        if producer is not None and _is_map(trace.calls[producer].output):  # flattened on the way, outside the modules
+            return trace.calls[producer].output
         if producer is None or type(trace.calls[producer].module) not in (
             *SLOPES,
             *LINEAR,
@@ -142,6 +146,10 @@ def last_feature_map(trace: Trace) -> Place | None:
         ):
             return None
         index = producer
+
+
+def _is_map(place: Place) -> bool:
+    return place.tensor.ndim == 4 and place.tensor[0, 0].numel() > 1
 
 
 def find_head(trace: Trace, features: Place) -> LinearHead:
@@ -180,7 +188,7 @@ def _final(trace: Trace, output: Place) -> tuple[int, Final]:
         units = whole[0].numel()
         start = int(tensor.storage_offset()) - int(whole.storage_offset())
         picked: Tensor = start + torch.arange(tensor.shape[1]) * (tensor.stride(1) if tensor.shape[1] > 1 else 1)
-        aligned = len(tensor) == 1 or tensor.stride(0) == units
+        aligned = (len(tensor) == 1 or tensor.stride(0) == units) and len(set(picked.tolist())) == len(picked)
         vector = whole.is_contiguous() and units == whole.shape[1]
         if call.output.version == output.version and aligned and vector and start >= 0 and int(picked[-1]) < units:
             return index, Final(call.module, picked)
@@ -191,6 +199,7 @@ def _final(trace: Trace, output: Place) -> tuple[int, Final]:
 def _walk(trace: Trace, output: Place, features: Place) -> tuple[list[Stage], Final]:
     """The stages from `features` to the last layer of `output`, following each input back to the call that made it."""
     index, final = _final(trace, output)
+    _check_call(trace.calls[index])
     stages: list[Stage] = []
     while not trace.calls[index].input.holds_same(features):
         call = trace.calls[index]
@@ -200,10 +209,23 @@ def _walk(trace: Trace, output: Place, features: Place) -> tuple[list[Stage], Fi
         made = trace.calls[producer]
         if type(made.module) not in (*SLOPES, *LINEAR, *POOLING, *NORMS, *DROPOUTS, *SHAPING):
             raise NoClosedForm(f"'{made.name}' ({type(made.module).__name__}) is not piecewise linear")
+        _check_call(made)
         if type(made.module) not in SHAPING:
             stages.insert(0, Stage(made.name, made.module, made.nth))
         index = producer
     return stages, final
+
+
+def _check_call(call: Call) -> None:
+    """Refuse a call that its module's class and weights do not tell all about."""
+    if altered(call.module):
+        raise NoClosedForm(f"'{call.name}' has hooks, or a forward of its own")
+    entered = call.input.tensor
+    if type(call.module) is nn.Linear and entered.ndim != 2:
+        raise NoClosedForm(f"'{call.name}' is applied to parts {tuple(entered.shape[1:])} of an image's units")
+    per_unit = type(call.module) in NORMS or type(call.module) is nn.PReLU
+    if per_unit and entered[0].numel() != entered.shape[1] and entered.ndim != 4:
+        raise NoClosedForm(f"'{call.name}' is applied to parts {tuple(entered.shape[1:])} of an image's units")
 
 
 def _entry(stages: list[Stage], final: Final, shape: tuple[int, int, int]) -> int:
@@ -215,6 +237,8 @@ def _entry(stages: list[Stage], final: Final, shape: tuple[int, int, int]) -> in
         if entry is not None:
             if isinstance(module, nn.Conv2d) and not (module.kernel_size == (1, 1) and _plain(module)):
                 raise NoClosedForm(f"'{stage.name}' is more than a 1x1 convolution")
+            if stage.kind in POOLING and not _takes_all(module, (n, 1, 1)):
+                raise NoClosedForm(f"'{stage.name}' pools a single pixel with its border")
             if stage.kind in NORMS and module.running_var is None:
                 raise NoClosedForm(f"'{stage.name}' keeps no running statistics")
         elif stage.kind in DROPOUTS:
@@ -246,5 +270,6 @@ def _takes_all(module: nn.Module, shape: tuple[int, int, int]) -> bool:
     if isinstance(module, nn.AdaptiveAvgPool2d):
         return module.output_size in (1, (1, 1))
     if isinstance(module, nn.AvgPool2d):
-        return module.kernel_size in ((h, w), h if h == w else None) and module.padding in (0, (0, 0))
+        whole = module.kernel_size in ((h, w), h if h == w else None) and module.padding in (0, (0, 0))
+        return whole and module.divisor_override is None
     return False

@@ -38,10 +38,15 @@ def vjp_weights(
     Raises:
         UsageError: the posterior does not depend on the feature map.
     """
-    targets = [outputs[name] for name in cotangents]
+    rows = next(iter(cotangents.values())).shape[-2]
+    # An output that does not depend on the image, such as a constant log variance, has no graph and adds nothing.
+    names = [name for name in cotangents if outputs[name].requires_grad]
+    if not names:
+        return features.new_zeros(len(features), rows, features.shape[1])
+    targets = [outputs[name] for name in names]
     batch, latents = targets[0].shape
-    seeds = [c.unsqueeze(1).expand(-1, batch, latents) if c.ndim == 2 else c.transpose(0, 1) for c in cotangents.values()]
-    rows = seeds[0].shape[0]
+    given = [cotangents[name] for name in names]
+    seeds = [c.unsqueeze(1).expand(-1, batch, latents) if c.ndim == 2 else c.transpose(0, 1) for c in given]
     weights = []
     for start in range(0, rows, per_chunk):
         piece = [seed[start : start + per_chunk].to(t.dtype) for seed, t in zip(seeds, targets, strict=True)]
