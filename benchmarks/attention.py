@@ -116,7 +116,6 @@ def measure(network: str, batch: int, latent_dim: int, rounds: int) -> tuple[dic
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            runs[METHODS[0]]()  # each starts from the same state of caches and allocator
             start = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - start)
