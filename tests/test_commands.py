@@ -19,7 +19,7 @@ VAELENS = [sys.executable, "-m", "vaelens"]
 
 def vaelens(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [*VAELENS, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=250)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=500)
 
 
 def fails(*arguments: object, code: int, cwd: Path | None = None) -> str:
