@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from vaelens.attention.closed_form import closed_form_weights
-from vaelens.attention.head import SLOPES, LinearHead, Stage
+from vaelens.attention.head import LinearHead, Stage
 from vaelens.attention.plan import Plan
-from vaelens.attention.trace import hooks, posterior
+from vaelens.attention.trace import Place, hooks, posterior
 from vaelens.attention.variants import VARIANTS
 from vaelens.attention.vjp import vjp_weights
+from vaelens.attention.watch import HeadWatch
 from vaelens.errors import UsageError
+
+
+class MapOverwritten(Exception):
+    """A module wrote into the feature map in place, and the plan did not say so."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Encoding:
     """A batch of images inside the encoder.
 
     Attributes:
-        features: (B, n, h, w), the feature map A.
+        source: (B, n, h, w), the feature map A, in the graph that leads to the posterior.
         mean: (B, D), posterior mean.
         logvar: (B, D), posterior log variance.
         plan: the layer and the head.
@@ -34,13 +38,18 @@ class Encoding:
         memory: bytes that the gradients of one chunk of latents may take.
     """
 
-    features: Tensor
+    source: Tensor
     mean: Tensor
     logvar: Tensor
     plan: Plan
     slopes: Mapping[Stage, Tensor] | None
     differentiable: bool
     memory: int
+
+    @property
+    def features(self) -> Tensor:
+        """(B, n, h, w), the feature map, in a graph where maps keep theirs."""
+        return self.source if self.differentiable else self.source.detach()
 
     def weights(self, cotangents: Mapping[str, Tensor], variant: str = VARIANTS[0]) -> Tensor:
         """Channel weights (B, R, n) of R scalars that are linear in the posterior (eq. 3).
@@ -54,16 +63,16 @@ class Encoding:
             assert head is not None
             return closed_form_weights(head, self.slopes, cotangents, len(self.mean), variant, self.memory)
         rows = next(iter(cotangents.values())).shape[-2]
-        bytes_per_row = len(self.mean) * self.plan.floats_behind * self.features.element_size()
+        bytes_per_row = len(self.mean) * self.plan.floats_behind * self.source.element_size()
         per_chunk = max(1, min(rows, self.memory // max(1, bytes_per_row)))
         outputs = {"mean": self.mean, "logvar": self.logvar}
         with torch.inference_mode(False), torch.enable_grad():
-            weights = vjp_weights(self.features, outputs, cotangents, variant, per_chunk, self.differentiable)
+            weights = vjp_weights(self.source, outputs, cotangents, variant, per_chunk, self.differentiable)
         return weights if self.differentiable else weights.detach()
 
     def signed_maps(self, weights: Tensor) -> Tensor:
         """Channel weights (B, R, n) -> signed maps (B, R, h, w): the weighted sum of the feature map (inside of eq. 2)."""
-        return weighted_sum(weights, self.features if self.differentiable else self.features.detach())
+        return weighted_sum(weights, self.features)
 
 
 def weighted_sum(weights: Tensor, features: Tensor) -> Tensor:
@@ -81,6 +90,10 @@ def encode(model: nn.Module, images: Tensor, plan: Plan, closed_form: bool, memo
         plan: made for this model and this shape of images.
         closed_form: whether to keep slopes (True) or a graph (False).
         memory: see `Encoding`.
+
+    Raises:
+        NoClosedForm: asked for and planned, but this encoding went another way.
+        MapOverwritten: make the plan anew.
     """
     if closed_form:
         assert plan.head is not None
@@ -92,63 +105,97 @@ def _keeps_graph(model: nn.Module, images: Tensor) -> bool:
     return torch.is_grad_enabled() and (images.requires_grad or any(p.requires_grad for p in model.parameters()))
 
 
+@contextmanager
+def _with_versions(grad: bool) -> Iterator[None]:
+    """Outside inference mode, whose tensors count no writes and enter no graph."""
+    with torch.inference_mode(False), torch.set_grad_enabled(grad):
+        yield
+
+
 def _with_slopes(model: nn.Module, images: Tensor, plan: Plan, head: LinearHead, memory: int) -> Encoding:
-    slopes: dict[Stage, Tensor] = {}
-    kept: list[Tensor] = []
-    calls: dict[nn.Module, int] = {}
+    differentiable = _keeps_graph(model, images)
+    kept = _Kept(plan)
+    given: list[Place] = []  # the map as the rest of the network gets it
 
-    def keep_slope(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        # Before the call, since an activation in place destroys its input.
-        nth = calls[module] = calls.get(module, -1) + 1
-        for stage in stages[module]:
-            if stage.nth == nth:
-                slopes[stage] = SLOPES[stage.kind](module, args[0].flatten(1))
+    def keep_features(output: Tensor) -> Tensor:
+        onwards = output.clone() if plan.overwritten else output
+        given.append(Place.of(onwards))
+        return onwards
 
-    def keep_features(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-        kept.append(output)
-        return output.clone() if plan.overwritten else None
-
-    stages: dict[nn.Module, list[Stage]] = {}
-    for stage in head.activations:
-        stages.setdefault(stage.module, []).append(stage)
-    handles = [module.register_forward_pre_hook(keep_slope) for module in stages]
-    handles.append(model.get_submodule(plan.layer).register_forward_hook(keep_features))
-    with hooks(*handles):
-        mean, logvar = posterior(model, images)
-    return Encoding(_taken(kept, plan.nth, plan), mean, logvar, plan, slopes, _keeps_graph(model, images), memory)
+    watch = HeadWatch(head)
+    handle = model.get_submodule(plan.layer).register_forward_hook(kept.hook(keep_features))
+    with hooks(handle, *watch.register()), _with_versions(torch.is_grad_enabled()):
+        mean, logvar = posterior(model, _no_inference(images))
+    features = kept.features()
+    watch.check(given[0], mean, logvar)
+    return Encoding(features, mean, logvar, plan, watch.slopes, differentiable, memory)
 
 
 def _with_graph(model: nn.Module, images: Tensor, plan: Plan, memory: int) -> Encoding:
     differentiable = _keeps_graph(model, images)
-    kept: list[Tensor] = []
-    seen: list[nn.Module] = []
 
-    def start_graph(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-        seen.append(module)
-        if len(seen) != plan.nth + 1:
-            return None  # the module is called more than once, and another call gives the feature map
-        if differentiable and output.requires_grad:
-            kept.append(output)
-        else:
-            torch.set_grad_enabled(True)  # until the surrounding context ends: the graph begins at the feature map
-            kept.append(output.detach().requires_grad_())
-        # The rest of the network gets a copy if it writes in place, which a leaf of the graph does not allow either.
-        return kept[-1].clone() if plan.overwritten or not kept[-1].grad_fn else kept[-1]
+    def run(grad: bool) -> tuple[Tensor, Tensor, Tensor]:
+        kept = _Kept(plan)
 
-    handle: RemovableHandle = model.get_submodule(plan.layer).register_forward_hook(start_graph)
-    with hooks(handle), ExitStack() as modes:
-        modes.enter_context(torch.inference_mode(False))
-        modes.enter_context(torch.set_grad_enabled(differentiable))
-        if images.is_inference():
-            images = images.clone()
-        mean, logvar = posterior(model, images)
-    features = _taken(kept, 0, plan)
+        def start_graph(output: Tensor) -> Tensor:
+            if not (differentiable and output.requires_grad):
+                torch.set_grad_enabled(True)  # until the surrounding context ends: the graph begins at the feature map
+                output = kept.replace(output.detach().requires_grad_())
+            # The rest of the network gets a copy if it writes in place, which a leaf of the graph does not allow either.
+            return output.clone() if plan.overwritten or not output.grad_fn else output
+
+        handle = model.get_submodule(plan.layer).register_forward_hook(kept.hook(start_graph))
+        with hooks(handle), _with_versions(grad):
+            mean, logvar = posterior(model, _no_inference(images))
+        return kept.features(), mean, logvar
+
+    features, mean, logvar = run(differentiable)
+    if not (mean.requires_grad or differentiable):
+        features, mean, logvar = run(True)  # `encode` has a no_grad block of its own, whose end turned gradients off again
     if not mean.requires_grad:
         raise UsageError(f"{type(model).__name__}.encode gives a mean without a graph, so there is no gradient to explain")
     return Encoding(features, mean, logvar, plan, None, differentiable, memory)
 
 
-def _taken(kept: Sequence[Tensor], position: int, plan: Plan) -> Tensor:
-    if len(kept) <= position:
-        raise UsageError(f"layer '{plan.layer}' was not called for these images as it was for the first ones")
-    return kept[position]
+def _no_inference(images: Tensor) -> Tensor:
+    return images.clone() if images.is_inference() else images
+
+
+class _Kept:
+    """The feature map of the call that the plan names: a module may be called more than once."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._calls = 0
+        self._map: Tensor | None = None
+        self._version = 0
+
+    def hook(self, change: Any) -> Any:
+        """A forward hook that keeps the map and gives `change` of it to the rest of the network."""
+
+        def keep(module: nn.Module, args: Any, output: Any) -> Tensor | None:
+            self._calls += 1
+            if self._calls != self.plan.nth + 1 or not isinstance(output, Tensor):
+                return None
+            self.replace(output)
+            onwards: Tensor = change(output)
+            return onwards
+
+        return keep
+
+    def replace(self, features: Tensor) -> Tensor:
+        self._map, self._version = features, Place.of(features).version
+        return features
+
+    def features(self) -> Tensor:
+        """The map (B, n, h, w).
+
+        Raises:
+            MapOverwritten: it is another one by now.
+            UsageError: the layer was not called.
+        """
+        if self._map is None:
+            raise UsageError(f"layer '{self.plan.layer}' was not called for these images as it was for the first ones")
+        if Place.of(self._map).version != self._version:
+            raise MapOverwritten
+        return self._map

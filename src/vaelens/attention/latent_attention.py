@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from vaelens.attention.encoding import Encoding, encode
+from vaelens.attention.encoding import Encoding, MapOverwritten, encode
+from vaelens.attention.head import NoClosedForm
 from vaelens.attention.maps import LatentMaps
 from vaelens.attention.plan import Plan, make_plan
 from vaelens.attention.posterior import PosteriorMaps
@@ -48,12 +51,14 @@ class LatentAttention:
         self,
         model: nn.Module,
         layer: str | None = None,
-        latents: int | str | Sequence[int] | None = None,
+        latents: int | str | Iterable[int] | None = None,
         method: str = "auto",
         *,
         variant: str = "cvpr",
         memory: int = 128 << 20,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise UsageError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
         if method not in METHODS:
             raise unknown("method", method, METHODS)
         if memory < 1:
@@ -86,8 +91,7 @@ class LatentAttention:
     @property
     def method(self) -> str:
         """The method in use: "closed_form" or "vjp"."""
-        head = self.plan.head
-        return "closed_form" if self._asked_method != "vjp" and head is not None and head.exact_now() else "vjp"
+        return "vjp" if self._asked_method == "vjp" or self._why_not_now() else "closed_form"
 
     @property
     def layers(self) -> dict[str, tuple[int, int, int]]:
@@ -155,19 +159,39 @@ class LatentAttention:
             images: (B, C, H, W).
             logvar: whether derivatives by the log variance will be asked for.
         """
+        if not isinstance(images, Tensor):
+            raise UsageError(f"images are a tensor (B, C, H, W), got {type(images).__name__}")
         if images.ndim != 4 or len(images) == 0:
             raise UsageError(f"images are a batch (B, C, H, W) of at least one, got {tuple(images.shape)}")
+        if not images.is_floating_point():
+            raise UsageError(f"images are floating-point numbers as the model takes them, got {images.dtype}")
         if self._plan is None or not self._plan.still_holds(self.model, images):
             self._make_plan(images[:2])
-        plan = self.plan
-        closed = self.method == "closed_form"
-        if self._asked_method == "closed_form" and not closed:
-            self._refuse("its dropout or batch norm is in training mode; call model.eval()")
-        if closed and logvar and plan.head is not None and "logvar" not in plan.head.finals:
-            if self._asked_method == "closed_form":
-                self._refuse("the log variance does not share the layers that lead to the mean")
-            closed = False
-        return encode(self.model, images, plan, closed, self.memory)
+        why_not = "method is 'vjp'" if self._asked_method == "vjp" else self._why_not_now(logvar)
+        try:
+            if not why_not:
+                return self._encode(images, closed_form=True)
+        except NoClosedForm as reason:
+            why_not = str(reason)
+        if self._asked_method == "closed_form":
+            self._refuse(why_not)
+        return self._encode(images, closed_form=False)
+
+    def _encode(self, images: Tensor, closed_form: bool) -> Encoding:
+        try:
+            return encode(self.model, images, self.plan, closed_form, self.memory)
+        except MapOverwritten:
+            self._plan = replace(self.plan, overwritten=True)
+            return encode(self.model, images, self._plan, closed_form, self.memory)
+
+    def _why_not_now(self, logvar: bool = False) -> str:
+        """Why there is no closed form as the model is at this moment; empty where there is one."""
+        head = self.plan.head
+        if head is None:
+            return self.plan.why_not
+        if logvar and "logvar" not in head.finals:
+            return "the log variance does not share the layers that lead to the mean"
+        return head.why_not_now()
 
     def wrap(
         self,
@@ -226,7 +250,7 @@ class LatentAttention:
         return f"LatentAttention({type(self.model).__name__}, {known}, variant='{self.variant}')"
 
 
-def _parse_latents(latents: int | str | Sequence[int] | None) -> int | tuple[int, ...] | None:
+def _parse_latents(latents: int | str | Iterable[int] | None) -> int | tuple[int, ...] | None:
     """None for all, an int for the top k, a tuple for indices."""
     if latents is None:
         return None
@@ -235,14 +259,22 @@ def _parse_latents(latents: int | str | Sequence[int] | None) -> int | tuple[int
         if not match:
             raise UsageError(f"latents are indices or 'topK' such as 'top3', got {latents!r}")
         return int(match[1])
-    indices = (latents,) if isinstance(latents, int) else tuple(int(i) for i in latents)
-    if not indices or min(indices) < 0:
-        raise UsageError(f"latents are indices from 0 on, at least one, got {latents!r}")
+    try:
+        # Integers of numpy and torch, alone or in an array, count as well; fractions and truth values do not.
+        scalar = hasattr(latents, "__index__") and getattr(latents, "ndim", 0) == 0
+        given = [latents] if scalar else list(latents)  # type: ignore[arg-type]
+        indices = tuple(operator.index(i) for i in given)  # type: ignore[arg-type]
+        proper = not any(str(getattr(i, "dtype", type(i).__name__)).endswith("bool") for i in given)
+    except TypeError:
+        indices, proper = (), False
+    if not proper or not indices or min(indices) < 0:
+        shown = " ".join(repr(latents).split())
+        raise UsageError(f"latents are indices from 0 on, at least one, or 'topK' such as 'top3', got {shown:.60}")
     return indices
 
 
 def _probe(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
     """Two images of noise, from a generator of their own so that the caller's random numbers stay as they are."""
-    images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(2, *shape, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
     parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
     return images if parameter is None else images.to(parameter)

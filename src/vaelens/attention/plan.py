@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from vaelens.attention.head import NORMS, SLOPES, LinearHead, NoClosedForm, find_head, last_feature_map
+from vaelens.attention.head import LINEAR, LinearHead, NoClosedForm
+from vaelens.attention.search import find_head, is_map, last_feature_map
 from vaelens.attention.trace import Call, Trace, trace
 from vaelens.errors import UsageError
 
@@ -40,12 +41,13 @@ class Plan:
     layers: dict[str, tuple[int, int, int]]
 
     def still_holds(self, model: nn.Module, images: Tensor) -> bool:
-        """Whether the images have the plan's shape and the model still has the modules of the closed form."""
+        """Whether the images have the plan's shape and the model still has the modules of the closed form, unchanged."""
         if tuple(images.shape[1:]) != self.image_shape:
             return False
         modules = dict(model.named_modules())
-        stages = self.head.stages if self.head else ()
-        return self.layer in modules and all(modules.get(stage.name) is stage.module for stage in stages)
+        stages = self.head.modules if self.head else ()
+        same = all(modules.get(stage.name) is stage.module and type(stage.module) is stage.kind for stage in stages)
+        return self.layer in modules and same
 
 
 def make_plan(model: nn.Module, probe: Tensor, layer: str | None) -> Plan:
@@ -65,7 +67,7 @@ def make_plan(model: nn.Module, probe: Tensor, layer: str | None) -> Plan:
     call = seen.calls[position]
     head, why_not = None, ""
     try:
-        head = find_head(seen, call.output)
+        head = find_head(seen, position)
     except NoClosedForm as reason:
         why_not = str(reason)
     behind = [c.output.tensor[0].numel() for c in seen.calls[position:] if c.output.tensor.ndim]
@@ -97,9 +99,8 @@ def _find(model: nn.Module, seen: Trace, layer: str | None, layers: dict[str, tu
     if layer is None:
         found = _default(seen)
         if found is None:
-            raise UsageError(
-                f"found no feature map in {type(model).__name__}.encode; name the layer, one of: {', '.join(layers)}"
-            )
+            named = f"name the layer, one of: {', '.join(layers)}" if layers else "no module gives one of (B, n, h, w)"
+            raise UsageError(f"found no feature map of more than one pixel in {type(model).__name__}.encode; {named}")
         return found
     index = seen.last_call(layer)
     if index is not None and layer in layers:
@@ -121,15 +122,16 @@ def _default(seen: Trace) -> int | None:
             return index
     for index in range(len(seen.calls) - 1, -1, -1):
         call = seen.calls[index]
-        if isinstance(call.module, nn.Conv2d) and _is_map(call) and call.output.tensor[0, 0].numel() > 1:
+        if isinstance(call.module, nn.Conv2d) and is_map(call.output.tensor):
             return _with_activation(seen, index)
     return None
 
 
 def _with_activation(seen: Trace, index: int) -> int:
-    """Follow the feature map of call `index` through the norms and activations right behind it."""
+    """Follow the feature map of call `index` through the norms and activations right behind it, which keep its shape."""
     for later in range(index + 1, len(seen.calls)):
-        call = seen.calls[later]
-        if call.leaf and type(call.module) in (*SLOPES, *NORMS) and call.input.holds_same(seen.calls[index].output):
+        call, before = seen.calls[later], seen.calls[index].output
+        same_shape = call.output.tensor.shape == before.tensor.shape
+        if call.leaf and same_shape and type(call.module) not in LINEAR and call.input.holds_same(before):
             index = later
     return index

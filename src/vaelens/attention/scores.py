@@ -136,9 +136,9 @@ class Deviation:
             raise UsageError(f"neighbours must be from 1 to the {len(normal)} normal images there are, got {neighbours}")
         with torch.no_grad():
             parts = (p.float() / 255 if p.dtype == torch.uint8 else p for p in torch.split(normal, batch_size))
-            encodings = [attention.encode(part) for part in parts]
-            codes = torch.cat([e.mean for e in encodings]).detach()
-            features = torch.cat([e.features for e in encodings]).detach()
+            # Part by part without its graph, which would hold the rest of the encoder for every normal image.
+            encoded = [(e.mean.detach(), e.features.detach()) for e in map(attention.encode, parts)]
+            codes, features = (torch.cat(tensors) for tensors in zip(*encoded, strict=True))
         return cls(codes, features, attention.layer, neighbours, ridge)
 
     def reference(self, mean: Tensor, leave_out_self: bool = False) -> Tensor:
@@ -152,7 +152,9 @@ class Deviation:
         first = int(leave_out_self and len(self.codes) > 1)
         k = min(self.neighbours + first, len(self.codes))
         mean = mean.to(self.codes.dtype)
-        nearest = torch.cdist(mean, self.codes).topk(k, dim=1, largest=False).indices[:, first:]
+        # By differences: the matrix product that cdist takes by default cancels where codes lie far from 0.
+        distance = torch.cdist(mean, self.codes, compute_mode="donot_use_mm_for_euclid_dist")
+        nearest = distance.topk(k, dim=1, largest=False).indices[:, first:]
         weights = self._weights(mean, nearest)
         # One neighbour at a time: all at once would hold k feature maps per image.
         reference = torch.zeros(len(mean), *self.features.shape[1:], dtype=self.features.dtype, device=self.features.device)
@@ -183,9 +185,9 @@ class Deviation:
         Raises:
             UsageError: the attention explains another layer than this was fitted on.
         """
+        encoding = attention.encode(images)
         if attention.layer != self.layer:
             raise UsageError(f"the deviation was fitted on layer '{self.layer}', the attention explains '{attention.layer}'")
-        encoding = attention.encode(images)
         latents, pick = attention.pick(encoding.mean)
         weights = encoding.weights({"mean": pick}, attention.variant)
         reference = self.reference(encoding.mean.detach(), leave_out_self).to(encoding.features.dtype)

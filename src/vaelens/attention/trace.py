@@ -79,7 +79,7 @@ class Place:
 
     @classmethod
     def of(cls, tensor: Tensor) -> Place:
-        return cls(tensor, tensor._version)
+        return cls(tensor, 0 if tensor.is_inference() else tensor._version)
 
     def shares_storage(self, other: Place) -> bool:
         """Whether both lie in the same memory."""
@@ -167,11 +167,13 @@ def trace(model: nn.Module, images: Tensor) -> Trace:
         return record
 
     # Version counters do not exist in inference mode, and hooks see module calls alone: `encode` itself is a plain method.
+    # An `encode` that draws random numbers even in eval mode must not use up the caller's.
+    devices = [images.device] if images.is_cuda else []
     try:
         for name, module in model.named_modules():
             handles.append(module.register_forward_pre_hook(before))
             handles.append(module.register_forward_hook(after(name, leaf=not any(module.children()))))
-        with eval_mode(model), torch.inference_mode(False), torch.no_grad():
+        with eval_mode(model), torch.random.fork_rng(devices), torch.inference_mode(False), torch.no_grad():
             mean, logvar = posterior(model, images.detach().clone())
     finally:
         for handle in handles:

@@ -15,6 +15,7 @@ image does not depend on its neighbours in the batch.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from vaelens.errors import unknown
@@ -40,8 +41,10 @@ def channel_weights(gradient: Tensor, variant: str) -> Tensor:
         return gradient.relu().mean((-2, -1))
     weights = gradient.mean((-2, -1))
     if variant == "expvae":
-        rms = gradient.square().mean((-3, -2, -1)).sqrt() + 1e-5
-        weights = weights / rms.unsqueeze(-1)
+        square = gradient.square().mean((-3, -2, -1))
+        # The root has no slope at 0, where a latent does not depend on the image; without care it is NaN in training.
+        rms = torch.where(square > 0, square, 1.0).sqrt() * (square > 0)
+        weights = weights / (rms + 1e-5).unsqueeze(-1)
     return weights
 
 

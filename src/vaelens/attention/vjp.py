@@ -22,7 +22,7 @@ def vjp_weights(
     per_chunk: int,
     create_graph: bool,
 ) -> Tensor:
-    """Channel weights of R scalars that are linear in the posterior.
+    """Channel weights of R scalars that are linear in the posterior; 0 where the log variance alone does not depend on the map.
 
     Args:
         features: (B, n, h, w), in the graph that leads to `outputs`.
@@ -36,7 +36,7 @@ def vjp_weights(
         (B, R, n).
 
     Raises:
-        UsageError: the posterior does not depend on the feature map.
+        UsageError: the mean does not depend on the feature map.
     """
     rows = next(iter(cotangents.values())).shape[-2]
     # An output that does not depend on the image, such as a constant log variance, has no graph and adds nothing.
@@ -51,12 +51,16 @@ def vjp_weights(
     for start in range(0, rows, per_chunk):
         piece = [seed[start : start + per_chunk].to(t.dtype) for seed, t in zip(seeds, targets, strict=True)]
         gradient = _gradient(targets, features, piece, create_graph)
+        if gradient is None:
+            if "mean" in names:
+                raise UsageError("the posterior does not depend on this layer; choose one that lies on the way to the mean")
+            return features.new_zeros(batch, rows, features.shape[1])
         weights.append(channel_weights(gradient, variant))
     return torch.cat(weights).transpose(0, 1)
 
 
-def _gradient(targets: list[Tensor], features: Tensor, seeds: list[Tensor], create_graph: bool) -> Tensor:
-    """Seeds (R, B, D) for each target -> gradient (R, B, n, h, w) by the features."""
+def _gradient(targets: list[Tensor], features: Tensor, seeds: list[Tensor], create_graph: bool) -> Tensor | None:
+    """Seeds (R, B, D) for each target -> gradient (R, B, n, h, w) by the features; None where there is no dependence."""
     if seeds[0].shape[0] > 1:
         try:
             return _grad(targets, features, seeds, create_graph, batched=True)
@@ -65,12 +69,12 @@ def _gradient(targets: list[Tensor], features: Tensor, seeds: list[Tensor], crea
     each = [
         _grad(targets, features, [seed[i] for seed in seeds], create_graph, batched=False) for i in range(seeds[0].shape[0])
     ]
-    return torch.stack(each)
+    return None if each[0] is None else torch.stack([gradient for gradient in each if gradient is not None])
 
 
-def _grad(targets: list[Tensor], features: Tensor, seeds: list[Tensor], create_graph: bool, batched: bool) -> Tensor:
+def _grad(targets: list[Tensor], features: Tensor, seeds: list[Tensor], create_graph: bool, batched: bool) -> Tensor | None:
     # autograd.grad, and not backward: it leaves every .grad alone.
-    (gradient,) = torch.autograd.grad(
+    gradient: Tensor | None = torch.autograd.grad(
         targets,
         features,
         grad_outputs=seeds,
@@ -78,7 +82,5 @@ def _grad(targets: list[Tensor], features: Tensor, seeds: list[Tensor], create_g
         create_graph=create_graph,
         is_grads_batched=batched,
         allow_unused=True,
-    )
-    if gradient is None:
-        raise UsageError("the posterior does not depend on this layer; choose one that lies on the way to the mean")
+    )[0]
     return gradient
