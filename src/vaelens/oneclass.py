@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,15 @@ import torch
 from torch import Tensor
 
 from vaelens.data import load_one_class
+from vaelens.data.files import shown
 from vaelens.data.one_class import OneClassSplit
-from vaelens.errors import RunError, UsageError, unknown
+from vaelens.errors import UsageError, unknown
 from vaelens.localizers import LOCALIZERS, Calibration, build_localizer
 from vaelens.localizers.attention import codes
 from vaelens.models import ConvVAE, build
-from vaelens.output import writing
-from vaelens.runs import CONFIG, METRICS, Run, RunConfig, load_run, save_run
+from vaelens.run_config import RunConfig
+from vaelens.run_folder import METRICS, alone, check_place, clear, read_metrics, save_run
+from vaelens.runs import Run, load_run
 
 if TYPE_CHECKING:
     from vaelens.data.download import Progress
@@ -35,12 +38,12 @@ def train_run(
     out: str | Path,
     dataset: str,
     *,
-    normal: int = 1,
+    normal: int | None = None,
     root: Path | None = None,
     held_out: float | None = None,
-    latent_dim: int = 32,
+    latent_dim: int | None = None,
     layer: str | None = None,
-    objective: str = "vae",
+    objective: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
@@ -52,14 +55,14 @@ def train_run(
     Args:
         out: folder of the run.
         dataset: "digits" or "mnist".
-        normal: label of the normal class.
+        normal: label of the normal class; None: 1.
         root: folder of the data set's files; None: embedded, or the cache with a download into it.
         held_out: share of the normal training images kept for calibration; None: the data set's default.
-        latent_dim: number of latents D.
+        latent_dim: number of latents D; None: 32.
         layer: dotted name of the layer to explain; None for the last feature map.
-        objective: "vae", or "beta", a VAE whose `kl_weight` is beta.
-        resume: go on with a run that was stopped, with the settings in its folder; those given here are ignored but for
-            `epochs`, which may be raised.
+        objective: "vae", or "beta", a VAE whose `kl_weight` is beta; None: "vae".
+        resume: go on with a run that was stopped. What is not given is as in its folder; what is given must agree with
+            it, but for `epochs`, which may be raised, and `root`, which may have moved.
         overwrite: replace a run that is there.
         progress: show the progress on stderr.
         downloading: called during a download, see `data.download`.
@@ -70,44 +73,31 @@ def train_run(
         DataError, RunError, TrainingError, TrainingInterrupted: see `load_one_class`, `load_run` and `fit`.
     """
     from vaelens.training import TrainSettings
+    from vaelens.training.device import pick_accelerator, pick_precision
 
     out = Path(out)
+    given = {name: value for name, value in settings.items() if value is not None}
     if resume:
-        config = _resumed(out, settings)
+        chosen = {"data set": dataset, "normal": normal, "held_out": held_out, "latent_dim": latent_dim, "layer": layer}
+        config = _resumed(out, root, {**chosen, "objective": objective, **given})
         if (out / METRICS).is_file() and not _more_epochs(out, config):
             return load_run(out)
     else:
-        if dataset not in NETWORK_OF:
-            raise unknown("data set", dataset, NETWORK_OF)
-        if objective not in OBJECTIVES:
-            raise unknown("objective", objective, OBJECTIVES)
-        network = NETWORK_OF[dataset]
-        chosen = TrainSettings.for_network(network, **{k: v for k, v in settings.items() if v is not None})
-        if objective == "vae" and chosen.kl_weight != 1:
-            raise UsageError("objective 'vae' has a KL weight of 1; use objective 'beta' for another")
-        config = RunConfig(
-            dataset={
-                "name": dataset,
-                "root": None if root is None else str(Path(root).resolve()),
-                "normal": normal,
-                "held_out": HELD_OUT_OF[dataset] if held_out is None else held_out,
-                "seed": chosen.seed,
-            },
-            network={"name": network, "input_shape": [1, 28, 28], "latent_dim": latent_dim},
-            training=chosen.to_dict(),
-            explain={"layer": layer},
-            objective=objective,
-        )
+        config = _configured(dataset, normal, root, held_out, latent_dim, layer, objective or "vae", given)
     # All that can be refused is refused before anything is written.
-    chosen = TrainSettings.from_dict(config.training)
-    split = load_split(config, downloading=downloading)
-    model = _initial_model(config, chosen.seed)
-    _check_layer(model, config)
+    training = TrainSettings.from_dict(config.training)
+    pick_precision(training.precision, pick_accelerator(training.accelerator))
     if not resume:
-        _claim(out, overwrite)
-    with _alone(out):
+        check_place(out, overwrite)
+    split = load_split(config, downloading=downloading)
+    _check_counts(split)
+    model = _initial_model(config, training.seed)
+    _check_layer(model, config)
+    with alone(out):
+        if not resume:
+            clear(out, overwrite)
         config.save(out)
-        return _train(out, config, split, model, chosen, resume, progress)
+        return _train(out, config, split, model, training, resume, progress)
 
 
 def load_split(config: RunConfig, root: Path | None = None, downloading: Progress | None = None) -> OneClassSplit:
@@ -184,53 +174,99 @@ def _check_layer(model: ConvVAE, config: RunConfig) -> None:
         LatentAttention(model, config.explain["layer"])
 
 
-def _claim(out: Path, overwrite: bool) -> None:
-    """Make the folder of a new run; with `overwrite` a run that is there goes away."""
-    if out.is_dir() and any(out.iterdir()):
-        if not (out / CONFIG).is_file():
-            raise UsageError(f"{out} is not empty and no run; choose another --out")
-        if not overwrite:
-            raise UsageError(f"{out} holds a run already; choose another --out, or pass --resume or --overwrite")
-        import shutil
-
-        with writing(out):
-            shutil.rmtree(out)
-    elif out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file; --out names a folder")
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
+def _check_counts(split: OneClassSplit) -> None:
+    """Refuse a split whose spreads cannot be measured."""
+    for what, images in (("to train on", split.train), ("held out", split.calibration)):
+        if len(images) < 2:
+            raise UsageError(
+                f"{len(images)} image of class {split.normal} is {what}, which takes at least 2; change --held-out"
+            )
 
 
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Hold the run's folder, so that a second process does not write into it; the system lets go with the process."""
-    from filelock import FileLock, Timeout
+def _configured(
+    dataset: str,
+    normal: int | None,
+    root: Path | None,
+    held_out: float | None,
+    latent_dim: int | None,
+    layer: str | None,
+    objective: str,
+    given: Mapping[str, Any],
+) -> RunConfig:
+    """The configuration of a new run."""
+    from vaelens.training import TrainSettings
 
+    if dataset not in NETWORK_OF:
+        raise unknown("data set", dataset, NETWORK_OF)
+    if objective not in OBJECTIVES:
+        raise unknown("objective", objective, OBJECTIVES)
+    network = NETWORK_OF[dataset]
+    chosen = TrainSettings.for_network(network, **given)
+    if objective == "vae" and chosen.kl_weight != 1:
+        raise UsageError("objective 'vae' has a KL weight of 1; use objective 'beta' for another")
+    return RunConfig(
+        dataset={
+            "name": dataset,
+            "root": None if root is None else str(Path(root).resolve()),
+            "normal": 1 if normal is None else _whole("normal", normal),
+            "held_out": HELD_OUT_OF[dataset] if held_out is None else _share(held_out),
+            "seed": chosen.seed,
+        },
+        network={
+            "name": network,
+            "input_shape": [1, 28, 28],
+            "latent_dim": 32 if latent_dim is None else _whole("latent_dim", latent_dim),
+        },
+        training=chosen.to_dict(),
+        explain={"layer": layer},
+        objective=objective,
+    )
+
+
+def _whole(name: str, value: object) -> int:
+    """A whole number of whatever integer type, as YAML has it."""
     try:
-        with FileLock(out / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise RunError(f"{out} is being trained by another process; wait for it, or choose another --out") from None
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise UsageError(f"{name} is a whole number, got {value!r}") from None
 
 
-def _resumed(out: Path, settings: Mapping[str, Any]) -> RunConfig:
-    """The configuration of a run to go on with; `epochs` may be raised."""
-    from dataclasses import replace
+def _share(value: float) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise UsageError(f"held_out is a share between 0 and 1 such as 0.1, got {value!r}") from None
 
+
+def _resumed(out: Path, root: Path | None, given: Mapping[str, Any]) -> RunConfig:
+    """The configuration of a run to go on with; what was given must agree with it, but for `epochs` and `root`."""
     config = RunConfig.load(out)
-    epochs = settings.get("epochs")
-    if epochs is None:
-        return config
-    if epochs < config.training["epochs"]:
-        raise UsageError(f"{out} was to train for {config.training['epochs']} epochs; --epochs can only be raised on resuming")
-    return replace(config, training={**config.training, "epochs": epochs})
+    there = {
+        **config.training,
+        "data set": config.dataset["name"],
+        "normal": config.dataset["normal"],
+        "held_out": config.dataset["held_out"],
+        "latent_dim": config.network["latent_dim"],
+        "layer": config.explain["layer"],
+        "objective": config.objective,
+    }
+    for name, value in given.items():
+        if name not in there:
+            raise unknown("training setting", name, config.training)
+        if value is not None and name != "epochs" and value != there[name]:
+            raise UsageError(
+                f"the run in {shown(out)} has {name} {there[name]!r}, not {value!r}: leave that out to go on with it, "
+                "or choose another --out"
+            )
+    epochs = given.get("epochs", there["epochs"])
+    if epochs < there["epochs"]:
+        raise UsageError(f"{shown(out)} was to train for {there['epochs']} epochs; --epochs can only be raised on resuming")
+    data = {**config.dataset, **({} if root is None else {"root": str(Path(root).resolve())})}
+    return replace(config, dataset=data, training={**config.training, "epochs": epochs})
 
 
 def _more_epochs(out: Path, config: RunConfig) -> bool:
-    import json
-
-    try:
-        done = json.loads((out / METRICS).read_text(encoding="utf-8"))
-        return not done["stopped_early"] and int(done["epochs"]) < int(config.training["epochs"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{out / METRICS} is damaged; train the run again") from error
+    done = read_metrics(out, config)
+    return not done["stopped_early"] and int(done["epochs"]) < int(config.training["epochs"])

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from vaelens.errors import UsageError, VaelensError
 
 MARK = ".vaelens"  # lies in every folder of results, so that --overwrite never removes a folder that is not ours
+_STAGED = ".vaelens-writing."  # results under way; what a killed process left of them counts as nothing
 
 
 class OutputError(VaelensError):
@@ -30,13 +33,16 @@ def writing(what: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {what}: {error.strerror or error}; choose a place that you may write to") from error
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
+def write_bytes(path: Path, content: bytes, durable: bool = False) -> None:
+    """Write a file whole or not at all; `durable` waits until it is on the disk, so that a power cut leaves it whole too."""
     with writing(path):
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=_STAGED)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             Path(temporary).chmod(0o666 & ~_umask())
             Path(temporary).replace(path)
         except BaseException:
@@ -44,9 +50,27 @@ def write_bytes(path: Path, content: bytes) -> None:
             raise
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, durable: bool = False) -> None:
     """Write a text file, UTF-8, whole or not at all."""
-    write_bytes(path, text.encode("utf-8", errors="backslashreplace"))
+    write_bytes(path, text.encode("utf-8", errors="backslashreplace"), durable)
+
+
+def write_json(path: Path, value: Mapping[str, Any], durable: bool = False) -> None:
+    """Write a JSON file whole or not at all; see `to_json`."""
+    write_text(path, to_json(value) + "\n", durable)
+
+
+def to_json(value: Mapping[str, Any]) -> str:
+    """One JSON object; NaN and infinity, which JSON has not, as null."""
+    return json.dumps(_finite(value), indent=2, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def check_free(out: Path, overwrite: bool = False) -> None:
@@ -55,15 +79,51 @@ def check_free(out: Path, overwrite: bool = False) -> None:
     Raises:
         UsageError: `out` is a file, or a folder that is not empty, without `overwrite` or not written by vaelens.
     """
-    if out.is_dir():
-        if not any(out.iterdir()):
-            return
-        if not overwrite:
-            raise UsageError(f"{out} exists and is not empty; choose another --out, or pass --overwrite to replace it")
-        if not (out / MARK).is_file():
-            raise UsageError(f"{out} was not written by vaelens and is left alone; choose another --out")
-    elif out.exists() or out.is_symlink():
-        raise UsageError(f"{out} is a file; --out names a folder")
+    check_folder(out)
+    if not holds_something(out):
+        return
+    if not overwrite:
+        raise UsageError(f"{out} exists and is not empty; choose another --out, or pass --overwrite to replace it")
+    if not (out / MARK).is_file():
+        raise UsageError(f"{out} was not written by vaelens and is left alone; choose another --out")
+
+
+@contextmanager
+def own_folder(out: Path) -> Iterator[None]:
+    """A folder to which results are added one by one, new or to go on with; gone again if the block fails with none added.
+
+    Raises:
+        UsageError: `out` is a file, or a folder that holds something and was not written by vaelens.
+        OutputError: it cannot be written.
+    """
+    check_folder(out)
+    if holds_something(out) and not (out / MARK).is_file():
+        raise UsageError(f"{out} is not empty and was not written by vaelens; choose another --out")
+    made = _missing(out)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / MARK).touch()
+    try:
+        yield
+    except BaseException:
+        if not holds_something(out, besides=MARK):
+            (out / MARK).unlink(missing_ok=True)
+            _remove_empty(made)
+        raise
+
+
+def check_folder(out: Path) -> None:
+    """Raise UsageError where `out` is there and no folder."""
+    with writing(out):
+        if not out.is_dir() and (out.exists() or out.is_symlink()):
+            raise UsageError(f"{out} is a file; --out names a folder")
+
+
+def holds_something(folder: Path, besides: str | None = None) -> bool:
+    """Whether a folder is there and has anything in it, `besides` and what a killed process was writing left out."""
+    with writing(folder):
+        entries = folder.iterdir() if folder.is_dir() else ()
+        return any(entry.name != besides and not entry.name.startswith(_STAGED) for entry in entries)
 
 
 @contextmanager
@@ -76,22 +136,57 @@ def result_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
     """
     out = Path(out)
     check_free(out, overwrite)
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name[:100]}.writing."))
+    # A folder that is there is filled and not replaced: it may be a mounted disk, or the folder that the caller is in.
+    there = out.is_dir()
+    made = [] if there else _missing(out.parent)
     try:
         with writing(out):
-            staged.chmod(0o777 & ~_umask())
-            (staged / MARK).touch()
-        yield staged
-        check_free(out, overwrite)
-        with writing(out):
-            if out.is_dir():
-                shutil.rmtree(out)
-            staged.replace(out)
-    finally:
-        if staged.exists():
+            out.parent.mkdir(parents=True, exist_ok=True)
+            staged = Path(tempfile.mkdtemp(dir=out if there else out.parent, prefix=_STAGED))
+        try:
+            with writing(out):
+                staged.chmod(0o777 & ~_umask())
+                (staged / MARK).touch()
+            yield staged
+            check_free(out, overwrite)
+            with writing(out):
+                if there:
+                    _refill(out, staged)
+                else:
+                    staged.replace(out)
+            made = []
+        except VaelensError as error:  # the person knows `out`, not where it was under way
+            error.args = (str(error).replace(str(staged), str(out)), *error.args[1:])
+            raise
+        finally:
             shutil.rmtree(staged, ignore_errors=True)
+    finally:
+        _remove_empty(made)
+
+
+def _missing(folder: Path) -> list[Path]:
+    """The folders that making `folder` would make, innermost first."""
+    with writing(folder):
+        return [one for one in (folder, *folder.parents) if not one.exists()]
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _refill(out: Path, staged: Path) -> None:
+    """Replace what `out` holds with what `staged` holds."""
+    for entry in out.iterdir():
+        if entry.name.startswith(_STAGED) or entry.name == MARK:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    for entry in staged.iterdir():
+        entry.replace(out / entry.name)
 
 
 def _umask() -> int:

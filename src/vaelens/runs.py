@@ -11,92 +11,30 @@ Loading a run reads YAML and safetensors: nothing in it is ever unpickled or exe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from vaelens._version import __version__
 from vaelens.attention import LatentAttention, LatentMaps
+from vaelens.data.files import shown
 from vaelens.errors import RunError, UsageError, unknown
 from vaelens.localizers import LOCALIZERS, Calibration, Localizer, build_localizer, check_false_alarms
-from vaelens.models import NETWORKS, ConvVAE, build
+from vaelens.models import ConvVAE
 from vaelens.objectives.elbo import kl_per_latent
-from vaelens.output import write_bytes, write_text
+from vaelens.run_config import CONFIG, RunConfig, first_line
+from vaelens.run_folder import METRICS, read_calibration, read_metrics, read_model
 
-FORMAT = 1
-CONFIG, MODEL, CALIBRATION, METRICS = "config.yaml", "model.safetensors", "calibration.safetensors", "metrics.json"
+__all__ = ["METRICS", "Explanation", "Run", "RunConfig", "Verdict", "load_run"]
+
 MAIN_LOCALIZER = "deviation"
 FALSE_ALARMS = 0.05
 FIRED_Z = 3.0  # a latent fires where its mean is this many standard deviations from the normal images'
 FIRED_NATS = 0.05  # and where it tells more about the image than this: a dead latent's spread is next to nothing
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """What `config.yaml` holds.
-
-    Attributes:
-        dataset: name, root (None where embedded or in the cache), normal, held_out, seed.
-        network: name, input_shape, latent_dim.
-        training: the training settings (see `vaelens.training.TrainSettings`).
-        explain: layer (None for the last feature map).
-        objective: "vae".
-        vaelens: the version that wrote it.
-        format: of the run folder.
-    """
-
-    dataset: Mapping[str, Any]
-    network: Mapping[str, Any]
-    training: Mapping[str, Any]
-    explain: Mapping[str, Any] = field(default_factory=lambda: {"layer": None})
-    objective: str = "vae"
-    vaelens: str = __version__
-    format: int = FORMAT
-
-    def save(self, folder: Path) -> None:
-        """Write `config.yaml` into the folder."""
-        write_text(folder / CONFIG, yaml.safe_dump(_plain(asdict(self)), sort_keys=False))
-
-    @classmethod
-    def load(cls, folder: Path) -> RunConfig:
-        """Read and check `config.yaml`.
-
-        Raises:
-            RunError: it is missing, no YAML, from another version, or lacks something.
-        """
-        path = folder / CONFIG
-        if not folder.exists():
-            raise RunError(f"there is no run at {folder}; make one with: vaelens train DATASET --out {folder}")
-        if not path.is_file():
-            raise RunError(f"{folder} is no run: it has no {CONFIG}; make one with: vaelens train DATASET --out RUN")
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
-            raise RunError(f"{path} cannot be read as YAML ({_first_line(error)}); train the run again") from error
-        if not isinstance(values, dict) or "format" not in values:
-            raise RunError(f"{path} is not the configuration of a run: it names no format; train the run again")
-        if values["format"] != FORMAT:
-            raise RunError(
-                f"{path} has format {values['format']!r} (vaelens {values.get('vaelens')}), this is vaelens {__version__} "
-                f"with format {FORMAT}; use that version, or train the run again"
-            )
-        try:
-            config = cls(**values)
-            NETWORKS[config.network["name"]], tuple(config.network["input_shape"]), int(config.network["latent_dim"])
-            str(config.dataset["name"]), int(config.dataset["normal"]), float(config.dataset["held_out"])
-            int(config.dataset["seed"]), config.dataset["root"], dict(config.training), config.explain["layer"]
-        except (TypeError, KeyError, ValueError) as error:
-            raise RunError(f"{path} is damaged: {_first_line(error)}; train the run again") from error
-        return config
 
 
 @dataclass(frozen=True)
@@ -201,8 +139,13 @@ class Run:
         """Every latent's map for `images` (B, C, H, W), float in [0, 1], and which latents fired.
 
         Args:
+            images: of `input_shape`.
             attention: of this run's model, for another layer, variant or method; None for the run's own.
+
+        Raises:
+            UsageError: images of another shape or type.
         """
+        _check_floats(images)
         with torch.no_grad():
             maps = (attention or self.attention)(images)
         z_scores = self.z_scores(maps.mean)
@@ -222,8 +165,9 @@ class Run:
             false_alarms: share of normal images that may be flagged.
 
         Raises:
-            UsageError: an unknown localizer, a rate outside (0, 1), or images of another shape.
+            UsageError: an unknown localizer, a rate outside (0, 1), or images of another shape or type.
         """
+        _check_floats(images)
         check_false_alarms(false_alarms)
         result = self.localizer(localizer).localize(images)
         calibration = self.calibration(localizer)
@@ -255,6 +199,7 @@ class Run:
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """The decoder's image of the posterior mean: (B, C, H, W) -> (B, C, H, W), values in [0, 1]."""
+        _check_floats(images)
         with torch.no_grad():
             return self.model.decode(self.model.encode(images)[0])
 
@@ -267,61 +212,18 @@ def load_run(path: str | Path) -> Run:
     """
     folder = Path(path)
     config = RunConfig.load(folder)
-    if not (folder / METRICS).is_file():
-        raise RunError(
-            f"{folder} is incomplete: training did not end; go on with: "
-            f"vaelens train {config.dataset['name']} --out {folder} --resume"
-        )
-    shape, latent_dim = tuple(config.network["input_shape"]), int(config.network["latent_dim"])
+    metrics = read_metrics(folder, config)
+    model = read_model(folder, config)
+    run = Run(folder, config, model, read_calibration(folder, model), metrics)
     try:
-        with torch.device("meta"):  # no weights are drawn only to be replaced
-            model = build(config.network["name"], latent_dim, shape)
-        weights = _read(folder / MODEL)
-        model.load_state_dict(weights, assign=True)
-    except (RuntimeError, UsageError) as error:
-        raise RunError(
-            f"{folder / MODEL} does not fit {folder / CONFIG} ({_first_line(error)}); train the run again"
-        ) from error
-    model.eval().requires_grad_(False)
-    tensors = _read(folder / CALIBRATION)
-    needed = ["normal.images", "held_out.mean", "held_out.logvar", *(f"{k}.{n}" for n in LOCALIZERS for k in ("score", "peak"))]
-    missing = [name for name in needed if name not in tensors]
-    if missing or tuple(tensors["normal.images"].shape[1:]) != shape:
-        lacks = f"lacks {', '.join(missing)}" if missing else "has normal images of another size"
-        raise RunError(f"{folder / CALIBRATION} {lacks}; train the run again")
-    try:
-        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{folder / METRICS} cannot be read ({_first_line(error)}); train the run again") from error
-    return Run(folder, config, model, tensors, metrics)
+        run.attention  # noqa: B018 - finds the layer
+    except UsageError as error:
+        raise RunError(f"{shown(folder / CONFIG)} is damaged: {first_line(error)}; train the run again") from error
+    return run
 
 
-def save_run(folder: Path, model: ConvVAE, tensors: Mapping[str, Tensor], metrics: Mapping[str, Any]) -> None:
-    """Complete a run folder that has its `config.yaml`: weights, calibration and, last, the metrics."""
-    for name, content in ((MODEL, model.state_dict()), (CALIBRATION, tensors)):
-        write_bytes(folder / name, save({k: v.detach().cpu().contiguous() for k, v in content.items()}))
-    write_text(folder / METRICS, json.dumps(metrics, indent=2) + "\n")
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise RunError(f"{path.parent} is incomplete: it has no {path.name}; train the run again")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise RunError(f"{path} is damaged ({_first_line(error)}); train the run again") from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return " ".join(lines[0].split())[:200] or type(error).__name__
-
-
-def _plain(value: Any) -> Any:
-    """Mappings, tuples and paths as what YAML has."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return str(value) if isinstance(value, Path) else value
+def _check_floats(images: Tensor) -> None:
+    if images.dtype != torch.float32:
+        raise UsageError(f"images are float32 in [0, 1], got {images.dtype}; vaelens.data.images.to_float makes bytes such")
+    if not len(images):
+        raise UsageError(f"images are a batch (B, C, H, W) of at least one, got {tuple(images.shape)}")

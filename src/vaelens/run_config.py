@@ -1,0 +1,144 @@
+"""What a run was made from: the `config.yaml` of its folder."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vaelens._version import __version__
+from vaelens.data import DATASETS
+from vaelens.data.files import shown
+from vaelens.errors import RunError
+from vaelens.models import NETWORKS
+from vaelens.output import write_text
+from vaelens.training.settings import TrainSettings
+
+FORMAT = 1
+CONFIG = "config.yaml"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What `config.yaml` holds.
+
+    Attributes:
+        dataset: name, root (None where embedded or in the cache), normal, held_out, seed.
+        network: name, input_shape, latent_dim.
+        training: the training settings (see `vaelens.training.TrainSettings`).
+        explain: layer (None for the last feature map).
+        objective: "vae" or "beta".
+        vaelens: the version that wrote it.
+        format: of the run folder.
+    """
+
+    dataset: Mapping[str, Any]
+    network: Mapping[str, Any]
+    training: Mapping[str, Any]
+    explain: Mapping[str, Any] = field(default_factory=lambda: {"layer": None})
+    objective: str = "vae"
+    vaelens: str = __version__
+    format: int = FORMAT
+
+    def save(self, folder: Path) -> None:
+        """Write `config.yaml` into the folder."""
+        write_text(folder / CONFIG, yaml.safe_dump(_plain(asdict(self)), sort_keys=False), durable=True)
+
+    @classmethod
+    def load(cls, folder: Path) -> RunConfig:
+        """Read and check `config.yaml`.
+
+        Raises:
+            RunError: it is missing, no YAML, from another version, lacks something, or holds what it cannot.
+        """
+        path = folder / CONFIG
+        values = cls.read(folder)
+        if values["format"] != FORMAT or isinstance(values["format"], bool):
+            raise RunError(
+                f"{shown(path)} has format {values['format']!r} (vaelens {values.get('vaelens')}), this is vaelens "
+                f"{__version__} with format {FORMAT}; use that version, or train the run again"
+            )
+        missing = [one.name for one in fields(cls) if one.name not in values]
+        if missing:
+            raise RunError(f"{shown(path)} is damaged: it lacks {', '.join(missing)}; train the run again")
+        try:
+            config = cls(**values)
+            config._check()
+        except (TypeError, KeyError, ValueError) as error:  # UsageError is a ValueError
+            what = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
+            raise RunError(f"{shown(path)} is damaged: {what}; train the run again") from error
+        return config
+
+    @staticmethod
+    def read(folder: Path) -> dict[str, Any]:
+        """The values of `config.yaml`, of whatever format, unchecked.
+
+        Raises:
+            RunError: it is missing, no YAML, or not the configuration of a run.
+        """
+        path = folder / CONFIG
+        try:
+            if not folder.exists():
+                raise RunError(f"there is no run at {shown(folder)}; make one with: {train_command('DATASET', folder)}")
+            if not path.is_file():
+                raise RunError(f"{shown(folder)} is no run: it has no {CONFIG}; make one with: vaelens train DATASET --out RUN")
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
+            raise RunError(f"{shown(path)} cannot be read ({first_line(error)}); train the run again") from error
+        if not isinstance(values, dict) or "format" not in values:
+            raise RunError(f"{shown(path)} is not the configuration of a run: it names no format; train the run again")
+        return values
+
+    def _check(self) -> None:
+        """Raise TypeError, KeyError or ValueError for what no run has."""
+        data, network = self.dataset, self.network
+        for name, allowed in (("name", str), ("root", str | None), ("normal", int), ("held_out", float), ("seed", int)):
+            _check_type(f"dataset.{name}", data[name], allowed)
+        _check_type("network.name", network["name"], str)
+        _check_type("network.latent_dim", network["latent_dim"], int)
+        _check_type("network.input_shape", network["input_shape"], list)
+        for size in network["input_shape"]:
+            _check_type("network.input_shape", size, int)
+        _check_type("explain.layer", self.explain["layer"], str | None)
+        _check_type("objective", self.objective, str)
+        _check_type("vaelens", self.vaelens, str)
+        if data["name"] not in DATASETS:
+            raise ValueError(f"dataset.name is {data['name']!r}")
+        if network["name"] not in NETWORKS:
+            raise ValueError(f"network.name is {network['name']!r}")
+        if not 0 < data["held_out"] < 1:
+            raise ValueError(f"dataset.held_out is {data['held_out']!r}")
+        if not 1 <= network["latent_dim"] <= 2**20 or len(network["input_shape"]) != 3:
+            raise ValueError(f"network is {dict(network)!r}")
+        for name in TrainSettings.from_dict(self.training).to_dict():
+            self.training[name]
+
+
+def train_command(dataset: str, folder: Path, *options: str) -> str:
+    """A line that a person can paste into a shell (unless the folder's name holds what cannot be printed)."""
+    text = str(folder)
+    return " ".join(["vaelens train", dataset, "--out", shlex.quote(text) if text.isprintable() else shown(text), *options])
+
+
+def first_line(error: BaseException) -> str:
+    """The gist of an error of a library, for a message of one line."""
+    lines = str(error).strip().splitlines() or [""]
+    return " ".join(lines[0].split())[:200] or type(error).__name__
+
+
+def _check_type(name: str, value: object, allowed: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, allowed):
+        raise TypeError(f"{name} is {value!r}")
+
+
+def _plain(value: Any) -> Any:
+    """Mappings, tuples and paths as what YAML has."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return str(value) if isinstance(value, Path) else value
