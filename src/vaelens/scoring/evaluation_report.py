@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import torch
 
 from vaelens.data.images import ImageSet, to_float
 from vaelens.oneclass import load_split
-from vaelens.output import write_text, writing
+from vaelens.output import write_json, writing
 from vaelens.report.charts import auroc_bars, score_histogram
 from vaelens.report.content import Figure, Report, ReportImage, Table
 from vaelens.report.html import write_report
@@ -37,7 +37,7 @@ def write_evaluation(run: Run, evaluation: Evaluation, root: Path | None = None,
     folder = run.path / "report"
     with writing(folder):
         folder.mkdir(exist_ok=True)
-    write_text(folder / "evaluation.json", json.dumps(evaluation.to_dict(), indent=2) + "\n")
+    write_json(folder / "evaluation.json", evaluation.to_dict())
     write_report(evaluation_report(run, evaluation, root, figures), folder / "report.html")
     return folder / "report.html"
 
@@ -111,5 +111,8 @@ def _charts(run: Run, evaluation: Evaluation, test: ImageSet, normal: int) -> li
         groups = {f"class {normal}": values[is_normal].numpy(), "other classes": values[~is_normal].numpy()}
         threshold = run.calibration(MAIN_LOCALIZER).score_threshold(FALSE_ALARMS)
         caption = "Deviation scores of the test images. The threshold comes from held-out normal images alone."
-        charts.append(Figure("Scores", caption, to_png(score_histogram(groups, threshold))))
+        line = threshold if math.isfinite(threshold) else None
+        if line is None:
+            caption = "Deviation scores of the test images. Too few normal images were held out for a threshold."
+        charts.append(Figure("Scores", caption, to_png(score_histogram(groups, line))))
     return charts

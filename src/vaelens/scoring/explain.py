@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,14 @@ import torch
 from vaelens.attention import LatentAttention
 from vaelens.data.images import to_float
 from vaelens.errors import UsageError
-from vaelens.output import check_free, result_folder, write_bytes, write_text
+from vaelens.output import check_free, result_folder, write_bytes, write_json
 from vaelens.report.content import Figure, Report
 from vaelens.report.figures import latent_grid
 from vaelens.report.html import write_report
 from vaelens.report.sheet import to_png
 from vaelens.runs import FIRED_NATS, FIRED_Z, Explanation, Run
 from vaelens.scoring.gallery import cards, picture
-from vaelens.scoring.sources import Source
+from vaelens.scoring.sources import Source, as_text
 
 MOST = 64  # images explained at once: each gets a picture with all latents
 
@@ -46,7 +45,7 @@ class Explained:
         maps, e = self.explanation.maps, self.explanation
         images = [
             {
-                "image": name,
+                "image": as_text(name),
                 "picture": str(file),
                 "fired": e.fired[i].nonzero().flatten().tolist(),
                 "mean": maps.mean[i].tolist(),
@@ -84,6 +83,7 @@ def explain(
         DataError: an image that cannot be read; nothing is written.
     """
     check_free(out, overwrite)
+    source.check_apart(out)
     if len(source) > MOST:
         raise UsageError(f"explain draws every latent for every image and takes at most {MOST} of them, got {len(source)}")
     loaded = [one for batch in source.batches(MOST, strict=True) for one in batch]
@@ -123,7 +123,7 @@ def explain(
         numbers["report"] = "report.html"
         for entry, drawn in zip(numbers["images"], files, strict=True):
             entry["picture"] = drawn.name  # beside it, wherever the folder goes
-        write_text(folder / "latents.json", json.dumps(numbers, indent=2) + "\n")
+        write_json(folder / "latents.json", numbers)
         write_report(report, folder / "report.html")
     return result
 

@@ -11,7 +11,7 @@ from vaelens.data.images import to_float
 from vaelens.report.content import Array, FiredLatent, ReportImage
 from vaelens.runs import Explanation, Run, Verdict
 
-MOST_FIRED = 8  # latents shown per card, those of largest |z| first
+MOST_FIRED = 8  # latents whose maps a card shows, those of largest |z| first; the others that fired are named
 
 
 def picture(image: Tensor) -> Array:
@@ -47,14 +47,14 @@ def cards(
     return [
         ReportImage(
             name=names[i],
-            image=picture(images[i]),
+            image=_alone(picture(images[i])),
             score=float(verdict.score[i]),
             p_value=float(verdict.p_value[i]),
             flagged=bool(verdict.flagged[i]),
             label=None if labels is None else labels[i],
-            anomaly_map=verdict.maps[i].numpy(),
+            anomaly_map=_alone(verdict.maps[i].numpy()),
             fired=fired_latents(explanation, i),
-            reconstruction=picture(reconstructions[i]),
+            reconstruction=_alone(picture(reconstructions[i])),
             error=None,
         )
         for i in range(len(names))
@@ -62,13 +62,27 @@ def cards(
 
 
 def fired_latents(explanation: Explanation, i: int) -> tuple[FiredLatent, ...]:
-    """The latents that fired in image i, the farthest from normal first, at most eight."""
+    """The latents that fired in image i, the farthest from normal first; the first eight that were explained with a map."""
     z_scores = explanation.z_scores[i]
     order = sorted(explanation.fired[i].nonzero().flatten().tolist(), key=lambda d: -abs(float(z_scores[d])))
     maps = explanation.maps
+    explained = (maps.latents if maps.latents.ndim == 1 else maps.latents[i]).tolist()
+    drawn = [d for d in order if d in explained][:MOST_FIRED]
+    nothing = np.zeros((0, 0), np.float32)
     return tuple(
-        FiredLatent(d, float(z_scores[d]), float(maps.mean[i, d]), maps.per_latent[i, d].numpy()) for d in order[:MOST_FIRED]
+        FiredLatent(
+            d,
+            float(z_scores[d]),
+            float(maps.mean[i, d]),
+            _alone(maps.per_latent[i, explained.index(d)].numpy()) if d in drawn else nothing,
+        )
+        for d in order
     )
+
+
+def _alone(view: Array) -> Array:
+    """A copy, so that a card that is kept does not keep its whole batch in memory."""
+    return np.array(view)
 
 
 def unreadable(name: str, error: str) -> ReportImage:

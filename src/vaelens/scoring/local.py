@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -14,15 +13,16 @@ import torch
 
 from vaelens.data.images import to_float
 from vaelens.errors import DataError, UsageError
-from vaelens.output import check_free, result_folder, write_bytes, write_text, writing
+from vaelens.output import check_free, result_folder, write_bytes, write_json, writing
 from vaelens.report.colour import common_limit, encode_png, overlay
 from vaelens.report.content import Report, ReportImage, Table
 from vaelens.report.html import write_report
 from vaelens.runs import FALSE_ALARMS, MAIN_LOCALIZER, Run, Verdict
 from vaelens.scoring.gallery import cards, picture, unreadable
-from vaelens.scoring.sources import Loaded, Source
+from vaelens.scoring.shown import Shown
+from vaelens.scoring.sources import Loaded, Source, as_text
 
-_LONGEST_NAME = 200  # bytes; file systems allow 255, and files are written under a longer name first
+_LONGEST_NAME = 255  # bytes, as file systems have it
 Progress = Callable[[int, int], None]
 
 
@@ -31,7 +31,7 @@ class Row:
     """One image of the table.
 
     Attributes:
-        path: the image, as found below what was given.
+        path: the image, as found below what was given; bytes that are no text spelt out as in `\\xff`.
         score: anomaly score; None where the image could not be read.
         p_value: share of normal images that would score as high.
         flagged: p-value at most the false-alarm rate.
@@ -83,8 +83,17 @@ class Scored:
 
     def to_dict(self) -> dict[str, Any]:
         """As `score --json` prints it."""
-        summary = {k: v for k, v in asdict(self).items() if k != "rows"}
-        return {**summary, "out": str(self.out), "images": [asdict(row) for row in self.rows]}
+        return {**self.summary(), "images": [asdict(row) for row in self.rows]}
+
+    def summary(self) -> dict[str, Any]:
+        """What there is to say beside the rows."""
+        return {
+            "out": str(self.out),
+            "localizer": self.localizer,
+            "false_alarms": self.false_alarms,
+            "score_threshold": self.score_threshold,
+            "pixel_threshold": self.pixel_threshold,
+        }
 
 
 def score(
@@ -116,28 +125,29 @@ def score(
         progress: called with images done and images in all.
 
     Raises:
-        UsageError: an unknown localizer, a rate outside (0, 1), a folder that is not free.
+        UsageError: an unknown localizer, a rate outside (0, 1), a folder that is not free or holds the images.
         DataError: not one of the images can be read.
     """
     check_free(out, overwrite)
+    source.check_apart(out)
     if batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, got {batch_size}")
     calibration = run.calibration(localizer)
     thresholds = calibration.score_threshold(false_alarms), calibration.pixel_threshold(false_alarms)
     rows: list[Row] = []
-    shown: list[ReportImage] = []
+    shown = Shown()
     with result_folder(out, overwrite) as folder:
         for batch in source.batches(batch_size):
             good = [one for one in batch if one.image is not None]
-            found = _score_batch(run, good, localizer, false_alarms, folder if pictures else None)
+            found = iter(_score_batch(run, good, localizer, false_alarms, folder if pictures else None))
             for one in batch:
                 if one.error is not None:
-                    rows.append(Row(one.item.name, error=one.error))
-                    shown.append(unreadable(one.item.name, one.error))
+                    rows.append(Row(as_text(one.item.name), error=one.error))
+                    shown.add(unreadable(one.item.name, one.error))
                 else:
-                    row, card = found.pop(0)
+                    row, card = next(found)
                     rows.append(row)
-                    shown.append(card)
+                    shown.add(card)
             if progress:
                 progress(len(rows), len(source))
         if all(row.error for row in rows):
@@ -161,7 +171,7 @@ def _score_batch(
     shown = cards(run, names, images, verdict, explanation, [one.label for one in loaded])
     rows = [
         Row(
-            path=names[i],
+            path=as_text(names[i]),
             score=float(verdict.score[i]),
             p_value=float(verdict.p_value[i]),
             flagged=bool(verdict.flagged[i]),
@@ -214,15 +224,13 @@ def _write_table(folder: Path, result: Scored) -> None:
             ("error", pa.string()),
         ]
     )
-    rows = [{**asdict(row), "path": row.path.encode("utf-8", "backslashreplace").decode()} for row in result.rows]
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), sink, compression="zstd")
+    pq.write_table(pa.Table.from_pylist([asdict(row) for row in result.rows], schema=schema), sink, compression="zstd")
     write_bytes(folder / "scores.parquet", sink.getvalue().to_pybytes())
-    summary = {k: v for k, v in result.to_dict().items() if k != "images"}
-    write_text(folder / "scores.json", json.dumps(summary, indent=2) + "\n")
+    write_json(folder / "scores.json", result.summary())
 
 
-def _report(run: Run, result: Scored, shown: Sequence[ReportImage]) -> Report:
+def _report(run: Run, result: Scored, shown: Shown) -> Report:
     count, flagged, errors = len(result.rows), len(result.flagged), len(result.errors)
     dataset = run.config.dataset
     return Report(
@@ -242,9 +250,10 @@ def _report(run: Run, result: Scored, shown: Sequence[ReportImage]) -> Report:
         settings={**run.settings(), "localizer": result.localizer},
         tables=(_classes(result),) if any(row.label for row in result.rows) else (),
         figures=(),
-        images=tuple(shown),
+        images=shown.images(),
         map_limit=None,
         notes=(
+            *filter(None, [shown.sentence()]),
             "The p-value is the share of normal images that would score as high, from held-out normal images alone (split "
             "conformal). Masks show pixels above what the same share of normal images has anywhere.",
         ),

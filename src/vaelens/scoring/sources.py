@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from vaelens.data.decode import list_images, read_image
+from vaelens.data.files import shown
 from vaelens.data.images import ImageSet
 from vaelens.errors import DataError, UsageError
 from vaelens.oneclass import load_split
@@ -73,6 +75,18 @@ class Source:
     def __len__(self) -> int:
         return len(self.items)
 
+    def check_apart(self, out: Path) -> None:
+        """Refuse images that lie where the results go: they would be removed, or taken for images the next time.
+
+        Raises:
+            UsageError: the message names one.
+        """
+        place = out.resolve()
+        inside = {folder for folder in {i.path.parent for i in self.items if i.path} if folder.resolve().is_relative_to(place)}
+        for item in self.items:
+            if item.path is not None and item.path.parent in inside:
+                raise UsageError(f"{shown(item.path)} lies in --out {shown(out)}; choose another --out, or leave it out")
+
     def batches(self, batch_size: int, strict: bool = False) -> Iterator[list[Loaded]]:
         """Read the images in order.
 
@@ -85,7 +99,7 @@ class Source:
     def _find(self, given: str) -> list[Item]:
         path = Path(given)
         dataset = self.run.config.dataset["name"]
-        if not path.exists() and given.split("/")[0] == dataset:
+        if not os.path.lexists(path) and given.split("/")[0] == dataset:
             return self._named(given.rstrip("/"))
         files = list_images(path)
         folder = path if path.is_dir() else path.parent
@@ -118,13 +132,22 @@ class Source:
             return Loaded(item, None, error=str(error))
 
 
+def as_text(name: str) -> str:
+    r"""A file name as text that every format takes: bytes that are no UTF-8 are spelt out as in `\xff`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def _apart(items: Sequence[Item]) -> list[Item]:
-    """Each image once, and files of one name in different folders by their whole path, so that results keep apart."""
-    once = list({(item.path.resolve() if item.path else None, item.position): item for item in items}.values())
-    named = Counter(item.name for item in once)
-    return [replace(item, name=_whole(item.path)) if item.path and named[item.name] > 1 else item for item in once]
+    """Each file once, and those of one name in different folders by their whole path, so that results keep apart."""
+    once = list({(item.path and _whole(item.path), item.position): item for item in items}.values())
+    while True:
+        named = Counter(item.name for item in once)
+        apart = [replace(i, name=_whole(i.path)) if i.path and named[i.name] > 1 else i for i in once]
+        if apart == once:
+            return once
+        once = apart
 
 
 def _whole(path: Path) -> str:
-    """A path without its root, so that it can be a name below another folder."""
-    return str(Path(*path.resolve().parts[1:]))
+    """A path without its root, so that it can be a name below another folder; links to folders followed."""
+    return str(Path(os.path.realpath(path.parent), path.name).relative_to(path.absolute().anchor))
