@@ -59,8 +59,13 @@ def check_false_alarms(false_alarms: float) -> float:
 def _quantile(values: Tensor, false_alarms: float) -> float:
     """The smallest held-out value that a fresh normal one exceeds with a probability of at most `false_alarms`.
 
-    Infinite where there are too few held-out images for that rate: nothing is then flagged.
+    Exceeding it is the same as a p-value of at most `false_alarms`. Infinite where there are too few held-out images for
+    that rate: nothing is then flagged.
     """
     check_false_alarms(false_alarms)
-    rank = math.ceil((len(values) + 1) * (1 - false_alarms) - 1e-9)
-    return float(values.sort().values[rank - 1]) if rank <= len(values) else math.inf
+    total = len(values) + 1
+    # The most p-values k / total within the rate; the product alone may round to the wrong side.
+    within = math.floor(total * false_alarms)
+    within += (within + 1) / total <= false_alarms
+    within -= within / total > false_alarms
+    return float(values.sort().values[len(values) - within]) if within else math.inf
