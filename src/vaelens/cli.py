@@ -8,7 +8,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from vaelens.console import downloading, print_json, print_table, progress_bar, run_command, say
+from vaelens.console import Stopped, downloading, print_json, print_table, progress_bar, run_command, say
 
 app = typer.Typer(
     name="vaelens",
@@ -75,11 +75,11 @@ def train(
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="digits or mnist")],
     out: Out,
     root: Root = None,
-    normal: Annotated[int, typer.Option(help="the class that is normal")] = 1,
+    normal: Annotated[Optional[int], typer.Option(help="the class that is normal; default: 1")] = None,  # noqa: UP045
     held_out: Annotated[Optional[float], typer.Option(help="share of normal images kept for calibration")] = None,  # noqa: UP045
-    objective: Annotated[str, typer.Option(help="vae or beta")] = "vae",
+    objective: Annotated[Optional[str], typer.Option(help="vae or beta; default: vae")] = None,  # noqa: UP045
     beta: Annotated[Optional[float], typer.Option(help="weight of the KL divergence, with --objective beta")] = None,  # noqa: UP045
-    latents: Annotated[int, typer.Option(help="number of latents")] = 32,
+    latents: Annotated[Optional[int], typer.Option(help="number of latents; default: 32")] = None,  # noqa: UP045
     layer: Annotated[Optional[str], typer.Option(help="layer to explain; default: the last feature map")] = None,  # noqa: UP045
     epochs: Annotated[Optional[int], typer.Option(help="passes over the training images; default: the paper's")] = None,  # noqa: UP045
     batch_size: Annotated[Optional[int], typer.Option(help="images per step")] = None,  # noqa: UP045
@@ -102,6 +102,7 @@ def train(
     the same weights.
     """
     from vaelens.oneclass import train_run
+    from vaelens.run_config import CONFIG, train_command
     from vaelens.training.result import TrainingInterrupted
 
     settings: dict[str, Any] = {
@@ -133,9 +134,11 @@ def train(
             downloading=downloading,
             **settings,
         )
-    except TrainingInterrupted:
-        say(f"go on with: vaelens train {dataset} --out {out} --resume")
-        raise
+    except (TrainingInterrupted, Stopped) as error:
+        if not (out / CONFIG).is_file():
+            raise
+        say(f"vaelens: error: {error}; go on with: {train_command(dataset, out, '--resume')}")
+        raise typer.Exit(128 + error.number if isinstance(error, Stopped) else error.exit_code) from error
     if json:
         print_json({"run": str(run.path), **run.metrics})
         return
@@ -161,6 +164,7 @@ def explain(
     json: Json = False,
 ) -> None:
     """For each image the maps of all latents on one colour scale, and which latents fired."""
+    from vaelens.data.files import shown
     from vaelens.runs import load_run
     from vaelens.scoring.explain import explain as explain_images
     from vaelens.scoring.sources import Source
@@ -175,7 +179,7 @@ def explain(
         z_scores = result.explanation.z_scores[i]
         fired = sorted(result.explanation.fired[i].nonzero().flatten().tolist(), key=lambda d: -abs(float(z_scores[d])))
         listed = ", ".join(f"z{d} ({float(z_scores[d]):+.1f} sd)" for d in fired) or "no latent"
-        print(f"{name}: {listed} fired; {result.files[i]}")
+        print(f"{shown(name)}: {listed} fired; {result.files[i]}")
     print(f"report   {result.report}")
 
 

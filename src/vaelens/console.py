@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from vaelens.errors import VaelensError
+from vaelens.output import to_json
 
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Print one JSON object on stdout; NaN and infinity, which JSON has not, as null."""
-    print(json.dumps(_finite(value), indent=2))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else None
-    if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
-    return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
+    print(to_json(value))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -86,14 +81,16 @@ def run_command(command: Callable[[], Any]) -> int:
     """
     warnings.showwarning = _show_warning
     try:
-        result = command()
-        sys.stdout.flush()
+        with _stoppable():
+            result = command()
+            sys.stdout.flush()
     except VaelensError as error:
         say(f"vaelens: error: {_one_line(str(error))}")
         return error.exit_code
     except KeyboardInterrupt:
-        say("vaelens: stopped; nothing half-written is left")
-        return 130
+        return _stopped(Stopped(signal.SIGINT))
+    except Stopped as error:
+        return _stopped(error)
     except BrokenPipeError:
         # What reads our output has gone; nothing more can be said to it, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -101,6 +98,47 @@ def run_command(command: Callable[[], Any]) -> int:
     except Exception as error:
         return _unforeseen(error)
     return result if isinstance(result, int) else 0
+
+
+class Stopped(BaseException):
+    """Ctrl-C or another signal that asks the process to end; what is under way is undone on the way out.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name}")
+        self.number = number
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Have signals that would end the process, at once or as KeyboardInterrupt, raise `Stopped`."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        there = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        before = {number: signal.getsignal(number) for number in there}
+    ours = [number for number, how in before.items() if how in (signal.SIG_DFL, signal.default_int_handler)]
+    for number in ours:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, before[number])
+
+
+def _stopped(error: Stopped) -> int:
+    say(f"vaelens: {error}; nothing half-written is left")
+    return 128 + error.number
+
+
+_NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory")
 
 
 def _show_warning(
@@ -117,15 +155,15 @@ def _unforeseen(error: Exception) -> int:
         hint = f"; see {context.command_path} --help" if context is not None else ""
         say(f"vaelens: error: {_one_line(error.format_message()).rstrip('.')}{hint}")
         return int(error.exit_code)
-    if type(error).__name__ == "Abort":
-        return 130
+    if type(error).__name__ == "Abort":  # click's KeyboardInterrupt
+        return _stopped(Stopped(signal.SIGINT))
     if os.environ.get("VAELENS_DEBUG"):
         raise error
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         say(f"vaelens: error: the disk is full{f': could not write {error.filename}' if error.filename else ''}")
     elif isinstance(error, OSError) and error.filename:
-        say(f"vaelens: error: {error.filename}: {error.strerror}")
-    elif isinstance(error, MemoryError) or "not enough memory" in str(error):
+        say(f"vaelens: error: {_one_line(str(error.filename))}: {error.strerror}")
+    elif isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):
         say("vaelens: error: not enough memory; use smaller batches or fewer images")
     else:
         say(f"vaelens: error: {type(error).__name__}: {_one_line(str(error))[:300]} (VAELENS_DEBUG=1 shows where)")

@@ -57,7 +57,7 @@ def run_demo(out: str | Path, epochs: int = 60, seed: int = 0, progress: bool = 
     """
     out = Path(out)
     with result_folder(out, overwrite=True) as folder:
-        run = train_run(folder / "run", "digits", normal=NORMAL, epochs=epochs, batch_size=32, seed=seed, progress=progress)
+        run = _train(folder / "run", epochs, seed, progress)
         evaluation = evaluate(run)
         test = load_split(run.config).test
         samples = first_of(test, SHOWN)
@@ -71,3 +71,13 @@ def run_demo(out: str | Path, epochs: int = 60, seed: int = 0, progress: bool = 
         write_report(evaluation_report(run, evaluation, figures=figures), folder / "report.html")
         grid = explained.files[0].relative_to(folder)
     return Demo(out, load_run(out / "run"), evaluation, out / "report.html", (out / "anomalies.png", out / grid))
+
+
+def _train(out: Path, epochs: int, seed: int, progress: bool) -> Run:
+    from vaelens.training.result import TrainingInterrupted
+
+    try:
+        return train_run(out, "digits", normal=NORMAL, epochs=epochs, batch_size=32, seed=seed, progress=progress)
+    except TrainingInterrupted as error:  # a demo is not resumed: what there is of it goes away with its folder
+        error.args = (str(error).split(";")[0] + "; nothing half-written is left, start the demo again",)
+        raise

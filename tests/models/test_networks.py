@@ -32,7 +32,8 @@ def test_parameter_counts_prove_the_tables(network: str, count: int) -> None:
 def test_images_go_in_and_come_out_at_one_size(network: str, size: tuple[int, int], channels: int) -> None:
     model = build(network, latent_dim=3, input_shape=(channels, *size)).eval()
     images = torch.rand(2, channels, *size)
-    reconstruction, mean, logvar = model(images)
+    with torch.no_grad():
+        reconstruction, mean, logvar = model(images)
     assert reconstruction.shape == images.shape
     assert mean.shape == logvar.shape == (2, 3)
     assert 0 <= float(reconstruction.min()) <= float(reconstruction.max()) <= 1

@@ -50,15 +50,23 @@ def reproduce(
         progress: show the training's progress.
 
     Raises:
-        UsageError: an unknown figure, runs that do not fit it, or OUT with other settings.
+        UsageError: an unknown figure, runs that do not fit it, or an OUT that is a file, holds what is not ours, or runs
+            with other settings.
     """
     if what not in FIGURES:
         raise unknown("figure", what, FIGURES)
+    from vaelens.output import own_folder
     from vaelens.paper.mnist_runs import runs_for
+    from vaelens.training.result import TrainingInterrupted
 
     out = Path(out)
-    loaded = runs_for(
-        FIGURES[what], out, root=root, given=runs, epochs=epochs, seed=seed, overwrite=overwrite, progress=progress
-    )
-    draw: Draw = import_module(f"vaelens.paper.{what}").draw
-    return draw(loaded, root, out)
+    with own_folder(out):
+        try:
+            loaded = runs_for(
+                FIGURES[what], out, root=root, given=runs, epochs=epochs, seed=seed, overwrite=overwrite, progress=progress
+            )
+        except TrainingInterrupted as error:
+            error.args = (f"{error}; the same call goes on",)
+            raise
+        draw: Draw = import_module(f"vaelens.paper.{what}").draw
+        return draw(loaded, root, out)

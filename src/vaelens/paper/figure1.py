@@ -31,7 +31,7 @@ def draw(runs: Sequence[Run], root: Path | None, out: Path) -> Reproduced:
     run = runs[0]
     normal = run.config.dataset["normal"]
     samples = load_split(run.config, root).test.with_label(normal).subset(range(SAMPLES))
-    latents = torch.tensor(run.metrics["mean_kl"]).topk(LATENTS).indices.tolist()
+    latents = torch.tensor(run.metrics["mean_kl"]).topk(min(LATENTS, run.model.latent_dim)).indices.tolist()
     maps = run.explain(to_float(samples.images), run.attend(latents=latents)).maps
     drawn = figure1(pictures(samples.images), maps.per_latent.numpy(), [f"z{latent}" for latent in latents])
     file = out / "figure1.png"

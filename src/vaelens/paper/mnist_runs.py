@@ -8,8 +8,8 @@ from typing import Any
 
 from vaelens.errors import UsageError
 from vaelens.oneclass import train_run
-from vaelens.output import writing
-from vaelens.runs import CONFIG, Run, RunConfig, load_run
+from vaelens.run_config import CONFIG, RunConfig
+from vaelens.runs import Run, load_run
 from vaelens.training import TrainSettings
 
 
@@ -35,9 +35,10 @@ def runs_for(
         if data["name"] != "mnist" or data["normal"] not in digits:
             wanted = " and ".join(map(str, digits))
             raise UsageError(f"{run.path} is of {data['name']}, digit {data['normal']}; this figure takes mnist, {wanted}")
+    digits_given = [run.config.dataset["normal"] for run in loaded]
+    if len(set(digits_given)) < len(digits_given):
+        raise UsageError(f"give one run for each digit, not several of digit {max(digits_given, key=digits_given.count)}")
     by_digit = {run.config.dataset["normal"]: run for run in loaded}
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
     return [by_digit.get(d) or _trained(d, out, root, epochs, seed, overwrite, progress) for d in digits]
 
 
