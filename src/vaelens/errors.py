@@ -6,6 +6,7 @@ failure that the caller could not have known (a broken file, a full disk).
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 
 
@@ -36,3 +37,18 @@ class TrainingError(VaelensError):
 def unknown(kind: str, name: object, choices: Iterable[object]) -> UsageError:
     """The error for a name that is not among `choices`: `unknown layer 'conv9'; there are: conv1, conv2`."""
     return UsageError(f"unknown {kind} {name!r}; there are: {', '.join(str(c) for c in choices)}")
+
+
+def whole(name: str, value: object, least: int = 1) -> int:
+    """A whole number of whatever integer type as an int.
+
+    Raises:
+        UsageError: it is none, a truth value, or below `least`: `latent_dim must be a whole number from 1 on, got 2.5`.
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = None
+    if number is None or number < least:
+        raise UsageError(f"{name} must be a whole number from {least} on, got {' '.join(repr(value).split()):.60}")
+    return number

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +14,7 @@ from torch import Tensor
 from vaelens.data import load_one_class
 from vaelens.data.files import shown
 from vaelens.data.one_class import OneClassSplit
-from vaelens.errors import UsageError, unknown
+from vaelens.errors import UsageError, unknown, whole
 from vaelens.localizers import LOCALIZERS, Calibration, build_localizer
 from vaelens.localizers.attention import codes
 from vaelens.models import ConvVAE, build
@@ -208,29 +207,19 @@ def _configured(
         dataset={
             "name": dataset,
             "root": None if root is None else str(Path(root).resolve()),
-            "normal": 1 if normal is None else _whole("normal", normal),
+            "normal": 1 if normal is None else whole("normal", normal, least=0),
             "held_out": HELD_OUT_OF[dataset] if held_out is None else _share(held_out),
             "seed": chosen.seed,
         },
         network={
             "name": network,
             "input_shape": [1, 28, 28],
-            "latent_dim": 32 if latent_dim is None else _whole("latent_dim", latent_dim),
+            "latent_dim": 32 if latent_dim is None else whole("latent_dim", latent_dim),
         },
         training=chosen.to_dict(),
         explain={"layer": layer},
         objective=objective,
     )
-
-
-def _whole(name: str, value: object) -> int:
-    """A whole number of whatever integer type, as YAML has it."""
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        return operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise UsageError(f"{name} is a whole number, got {value!r}") from None
 
 
 def _share(value: float) -> float:

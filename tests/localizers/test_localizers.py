@@ -198,7 +198,7 @@ def by_hand(model: ConvVAE, normal: Tensor, images: Tensor, neighbours: int | No
         for image in x:
             features, mean, _ = layer_and_rest(model, image[None])
             order = (bank_mean - mean.detach()).square().sum(1).argsort()
-            order = order[1:] if own and neighbours is not None else order
+            order = order[1:] if own else order
             reference = bank[order[:neighbours]].mean(0)
             rows.append(torch.cat([gradcam(mean[:, i], features, reference) for i in range(LATENTS)]))
         return torch.stack(rows)

@@ -13,15 +13,26 @@ from torch import Tensor, nn
 from vaelens.attention.closed_form import closed_form_weights
 from vaelens.attention.head import LinearHead, Stage
 from vaelens.attention.plan import Plan
-from vaelens.attention.trace import Place, hooks, posterior
+from vaelens.attention.trace import Place, posterior
+from vaelens.attention.untouched import Snapshot, hooks, own_thread, uncompiled
 from vaelens.attention.variants import VARIANTS
 from vaelens.attention.vjp import vjp_weights
 from vaelens.attention.watch import HeadWatch
 from vaelens.errors import UsageError
 
+_NO_GRAPH = "no gradient can be taken there; do it in torch.no_grad"
 
-class MapOverwritten(Exception):
-    """A module wrote into the feature map in place, and the plan did not say so."""
+
+class Outdated(Exception):
+    """The plan says something about the feature map that does not hold for this encoding."""
+
+
+class MapOverwritten(Outdated):
+    """A module wrote into the feature map in place."""
+
+
+class OtherCalls(Outdated):
+    """The layer was called another number of times."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +104,14 @@ def encode(model: nn.Module, images: Tensor, plan: Plan, closed_form: bool, memo
 
     Raises:
         NoClosedForm: asked for and planned, but this encoding went another way.
-        MapOverwritten: make the plan anew.
+        Outdated: make the plan anew.
+        UsageError: the encoder leaves no graph to follow.
     """
-    if closed_form:
-        assert plan.head is not None
-        return _with_slopes(model, images, plan, plan.head, memory)
-    return _with_graph(model, images, plan, memory)
+    with uncompiled():
+        if closed_form:
+            assert plan.head is not None
+            return _with_slopes(model, images, plan, plan.head, memory)
+        return _with_graph(model, images, plan, memory)
 
 
 def _keeps_graph(model: nn.Module, images: Tensor) -> bool:
@@ -125,7 +138,7 @@ def _with_slopes(model: nn.Module, images: Tensor, plan: Plan, head: LinearHead,
     watch = HeadWatch(head)
     handle = model.get_submodule(plan.layer).register_forward_hook(kept.hook(keep_features))
     with hooks(handle, *watch.register()), _with_versions(torch.is_grad_enabled()):
-        mean, logvar = posterior(model, _no_inference(images))
+        mean, logvar = posterior(model, images.clone())  # some write into their input
     features = kept.features()
     watch.check(given[0], mean, logvar)
     return Encoding(features, mean, logvar, plan, watch.slopes, differentiable, memory)
@@ -138,6 +151,8 @@ def _with_graph(model: nn.Module, images: Tensor, plan: Plan, memory: int) -> En
         kept = _Kept(plan)
 
         def start_graph(output: Tensor) -> Tensor:
+            if output.is_inference():
+                raise UsageError(f"{type(model).__name__}.encode runs in torch.inference_mode: {_NO_GRAPH}")
             if not (differentiable and output.requires_grad):
                 torch.set_grad_enabled(True)  # until the surrounding context ends: the graph begins at the feature map
                 output = kept.replace(output.detach().requires_grad_())
@@ -146,19 +161,19 @@ def _with_graph(model: nn.Module, images: Tensor, plan: Plan, memory: int) -> En
 
         handle = model.get_submodule(plan.layer).register_forward_hook(kept.hook(start_graph))
         with hooks(handle), _with_versions(grad):
-            mean, logvar = posterior(model, _no_inference(images))
+            mean, logvar = posterior(model, images.clone())  # some write into their input
         return kept.features(), mean, logvar
 
+    if any(p.is_inference() for p in model.parameters()):
+        raise UsageError(f"the parameters of {type(model).__name__} were made in torch.inference_mode: {_NO_GRAPH}")
+    before = None if differentiable else Snapshot(model, images.device)
     features, mean, logvar = run(differentiable)
-    if not (mean.requires_grad or differentiable):
+    if before is not None and not mean.requires_grad:
+        before.restore()
         features, mean, logvar = run(True)  # `encode` has a no_grad block of its own, whose end turned gradients off again
     if not mean.requires_grad:
         raise UsageError(f"{type(model).__name__}.encode gives a mean without a graph, so there is no gradient to explain")
     return Encoding(features, mean, logvar, plan, None, differentiable, memory)
-
-
-def _no_inference(images: Tensor) -> Tensor:
-    return images.clone() if images.is_inference() else images
 
 
 class _Kept:
@@ -181,7 +196,7 @@ class _Kept:
             onwards: Tensor = change(output)
             return onwards
 
-        return keep
+        return own_thread(keep)
 
     def replace(self, features: Tensor) -> Tensor:
         self._map, self._version = features, Place.of(features).version
@@ -191,11 +206,12 @@ class _Kept:
         """The map (B, n, h, w).
 
         Raises:
+            OtherCalls: the layer was not called as often as when the plan was made.
             MapOverwritten: it is another one by now.
-            UsageError: the layer was not called.
         """
-        if self._map is None:
-            raise UsageError(f"layer '{self.plan.layer}' was not called for these images as it was for the first ones")
+        if self._map is None or self._calls != self.plan.calls:
+            before = self.plan.calls
+            raise OtherCalls(f"layer '{self.plan.layer}' was called {self._calls} times, and {before} times at a first look")
         if Place.of(self._map).version != self._version:
             raise MapOverwritten
         return self._map

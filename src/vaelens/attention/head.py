@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from vaelens.attention.trace import altered
 
@@ -44,12 +43,14 @@ class Stage:
     """One module of the head, with its dotted name and the number of the call that the trace saw.
 
     `kind` is its exact type, since a subclass may compute something else. It is kept, since a parametrization changes it.
+    `takes` is the shape of its input without the batch.
     """
 
     name: str
     module: nn.Module
     nth: int
     kind: type[nn.Module]
+    takes: tuple[int, ...]
 
     def gain(self, slopes: Mapping[Stage, Tensor]) -> Tensor | None:
         """What a stage without mixing multiplies each unit by: (B, J) for an activation, (J,) for a norm, None for 1."""
@@ -90,7 +91,7 @@ class Final:
         weight = matrix(self.stage.module)
         if not self.all_units:
             weight = weight[self.units.to(weight.device)]
-        return cotangent @ weight
+        return cotangent.to(weight.dtype) @ weight  # they differ where `encode` has an autocast of its own
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,8 @@ class LinearHead:
         for stage in self.modules:
             if stage.kind in DROPOUTS + NORMS and stage.module.training:
                 return f"'{stage.name}' ({stage.kind.__name__}) is in training mode; call model.eval()"
+            if getattr(stage.module, "running_var", 0) is None:
+                return f"'{stage.name}' ({stage.kind.__name__}) has no running statistics"
         return self.why_altered()
 
     def why_altered(self) -> str:
@@ -133,23 +136,3 @@ class LinearHead:
             if altered(stage.module):
                 return f"'{stage.name}' has hooks, or a forward of its own"
         return ""
-
-    def replay(self, features: Tensor) -> Tensor:
-        """The mean (B, D) by the arithmetic that the closed form takes the head for, and not by its modules."""
-        x = features
-        for position, stage in enumerate(self.stages):
-            module = stage.module
-            if stage.kind in LINEAR:
-                x = F.linear(x.flatten(1), matrix(module), module.bias)  # type: ignore[arg-type]
-            elif stage.kind in SLOPES:
-                x = stage.kind.forward(module, x.flatten(1).clone())  # it may write in place
-            elif position == self.entry:
-                x = x.flatten(2).mean(-1)
-            elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                x = F.batch_norm(
-                    x.flatten(1), module.running_mean, module.running_var, module.weight, module.bias, eps=module.eps
-                )
-        final = self.finals["mean"]
-        last = final.stage.module
-        mean: Tensor = F.linear(x.flatten(1), matrix(last), last.bias)[:, final.units]  # type: ignore[arg-type]
-        return mean

@@ -11,14 +11,16 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from vaelens.attention.encoding import Encoding, MapOverwritten, encode
+from vaelens.attention.encoding import Encoding, MapOverwritten, Outdated, encode
 from vaelens.attention.head import NoClosedForm
 from vaelens.attention.maps import LatentMaps
 from vaelens.attention.plan import Plan, make_plan
 from vaelens.attention.posterior import PosteriorMaps
+from vaelens.attention.proof import proven
+from vaelens.attention.untouched import Snapshot, is_transforming
 from vaelens.attention.variants import check_variant
 from vaelens.attention.variants import rectifier as rectifier_of
-from vaelens.errors import UsageError, unknown
+from vaelens.errors import UsageError, unknown, whole
 
 log = logging.getLogger("vaelens.attention")
 METHODS = ("auto", "closed_form", "vjp")
@@ -61,17 +63,18 @@ class LatentAttention:
             raise UsageError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
         if method not in METHODS:
             raise unknown("method", method, METHODS)
-        if memory < 1:
-            raise UsageError(f"memory is a number of bytes, at least 1, got {memory}")
         self.model = model
         self.variant = check_variant(variant)
         self.latents = _parse_latents(latents)
-        self.memory = memory
+        self.memory = whole("memory", memory)
+        if not (layer is None or isinstance(layer, str)):
+            raise UsageError(f"layer is the dotted name of a module, got {layer!r}")
         self._asked_layer = layer
         self._asked_method = method
         self._plan: Plan | None = None
+        self._refused: dict[tuple[bool, ...], str] = {}
         shape = getattr(model, "input_shape", None)
-        if isinstance(shape, tuple | list) and len(shape) == 3:
+        if isinstance(shape, tuple | list) and len(shape) == 3 and all(type(n) is int and n > 0 for n in shape):
             self._make_plan(_probe(model, tuple(shape)))
 
     @property
@@ -124,6 +127,7 @@ class LatentAttention:
         """The distribution of each latent's signed map over the posterior, exactly and without a sample.
 
         With z_i = mean_i + std_i e the signed map is S[mean_i] + e (std_i / 2) S[logvar_i], so every pixel is Gaussian.
+        Exact where an image's posterior depends on that image alone, which batch norm in training mode does not keep to.
 
         Raises:
             UsageError: a variant other than "cvpr", whose weights are not linear in the gradient.
@@ -165,24 +169,29 @@ class LatentAttention:
             raise UsageError(f"images are a batch (B, C, H, W) of at least one, got {tuple(images.shape)}")
         if not images.is_floating_point():
             raise UsageError(f"images are floating-point numbers as the model takes them, got {images.dtype}")
+        if is_transforming():
+            raise UsageError("maps cannot be taken inside a transform of torch.func; use torch.autograd, and batches for vmap")
         if self._plan is None or not self._plan.still_holds(self.model, images):
             self._make_plan(images[:2])
-        why_not = "method is 'vjp'" if self._asked_method == "vjp" else self._why_not_now(logvar)
-        try:
-            if not why_not:
-                return self._encode(images, closed_form=True)
-        except NoClosedForm as reason:
-            why_not = str(reason)
-        if self._asked_method == "closed_form":
-            self._refuse(why_not)
-        return self._encode(images, closed_form=False)
-
-    def _encode(self, images: Tensor, closed_form: bool) -> Encoding:
-        try:
-            return encode(self.model, images, self.plan, closed_form, self.memory)
-        except MapOverwritten:
-            self._plan = replace(self.plan, overwritten=True)
-            return encode(self.model, images, self._plan, closed_form, self.memory)
+        before = Snapshot(self.model, images.device)
+        renewed = False
+        while True:
+            why_not = "method is 'vjp'" if self._asked_method == "vjp" else self._why_not_now(logvar)
+            if why_not and self._asked_method == "closed_form":
+                self._refuse(why_not)
+            try:
+                return encode(self.model, images, self.plan, not why_not, self.memory)
+            except NoClosedForm as reason:
+                self._refused[_modes(self.model)] = str(reason)  # so that the next round, and the next call, takes products
+            except Outdated as reason:
+                if renewed:
+                    raise UsageError(f"{reason}: a layer that does another thing each time cannot be explained") from reason
+                renewed = True
+                if isinstance(reason, MapOverwritten):
+                    self._plan = replace(self.plan, overwritten=True)
+                else:
+                    self._make_plan(images[:2])
+            before.restore()
 
     def _why_not_now(self, logvar: bool = False) -> str:
         """Why there is no closed form as the model is at this moment; empty where there is one."""
@@ -191,7 +200,7 @@ class LatentAttention:
             return self.plan.why_not
         if logvar and "logvar" not in head.finals:
             return "the log variance does not share the layers that lead to the mean"
-        return head.why_not_now()
+        return head.why_not_now() or self._refused.get(_modes(self.model), "")
 
     def wrap(
         self,
@@ -227,7 +236,7 @@ class LatentAttention:
         return latents, eye[latents]
 
     def _make_plan(self, probe: Tensor) -> None:
-        plan = make_plan(self.model, probe, self._asked_layer)
+        plan = proven(self.model, probe, make_plan(self.model, probe, self._asked_layer), self.memory)
         beyond = self.latents if isinstance(self.latents, int) else max((*(self.latents or (0,)),)) + 1
         if beyond > plan.latent_dim:
             raise UsageError(
@@ -236,6 +245,7 @@ class LatentAttention:
                 else f"top{beyond} asks for more latents than the {plan.latent_dim} of the model"
             )
         self._plan = plan
+        self._refused.clear()
         if self._asked_method == "closed_form" and plan.head is None:
             self._plan = None
             self._refuse(plan.why_not, plan.layer)
@@ -271,6 +281,11 @@ def _parse_latents(latents: int | str | Iterable[int] | None) -> int | tuple[int
         shown = " ".join(repr(latents).split())
         raise UsageError(f"latents are indices from 0 on, at least one, or 'topK' such as 'top3', got {shown:.60}")
     return indices
+
+
+def _modes(model: nn.Module) -> tuple[bool, ...]:
+    """Which modules are in training mode: what lies between the modules may depend on it."""
+    return tuple(module.training for module in model.modules())
 
 
 def _probe(model: nn.Module, shape: tuple[int, ...]) -> Tensor:

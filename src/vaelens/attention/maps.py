@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vaelens.errors import UsageError
+from vaelens.errors import UsageError, whole
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,11 @@ class LatentMaps:
         """The same maps at (H, W) pixels, by bilinear interpolation of the rectified maps.
 
         Raises:
-            UsageError: a side below 1.
+            UsageError: not two whole numbers from 1 on.
         """
-        if len(size) != 2 or min(size) < 1:
-            raise UsageError(f"maps are resized to (height, width), both at least 1, got {tuple(size)}")
+        if not isinstance(size, tuple | list) or len(size) != 2:
+            raise UsageError(f"maps are resized to (height, width), got {size!r}")
+        size = (whole("height", size[0]), whole("width", size[1]))
         return replace(self, signed=resize(self.signed, size), _resized=resize(self.per_latent, size))
 
     def detach(self) -> LatentMaps:
@@ -92,4 +93,6 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Maps (..., h, w) -> (..., H, W): bilinear, pixel centres aligned with the image's, antialiased when made smaller."""
     flat = maps.reshape(-1, 1, *maps.shape[-2:])
     shrinks = size[0] < maps.shape[-2] or size[1] < maps.shape[-1]
-    return F.interpolate(flat, size=size, mode="bilinear", antialias=shrinks).reshape(*maps.shape[:-2], *size)
+    # In float32 or better: the antialiased kernel has no half-precision form on the CPU.
+    wide = flat.to(torch.promote_types(maps.dtype, torch.float32))
+    return F.interpolate(wide, size=size, mode="bilinear", antialias=shrinks).to(maps.dtype).reshape(*maps.shape[:-2], *size)

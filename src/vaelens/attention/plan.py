@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from vaelens.attention.head import LINEAR, LinearHead, NoClosedForm
 from vaelens.attention.search import find_head, is_map, last_feature_map
-from vaelens.attention.trace import Call, Trace, trace
-from vaelens.errors import UsageError
+from vaelens.attention.trace import Call, Place, Trace, trace
+from vaelens.attention.untouched import uncompiled
+from vaelens.errors import UsageError, unknown
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Plan:
     Attributes:
         layer: dotted name of the layer.
         nth: which call of that module gives the feature map (a module may be called more than once).
+        calls: how many calls of it there are in all.
         image_shape: (C, H, W) of the images that the plan holds for.
         shape: (n, h, w) of the feature map.
         latent_dim: D.
@@ -31,6 +33,7 @@ class Plan:
 
     layer: str
     nth: int
+    calls: int
     image_shape: tuple[int, ...]
     shape: tuple[int, int, int]
     latent_dim: int
@@ -61,7 +64,8 @@ def make_plan(model: nn.Module, probe: Tensor, layer: str | None) -> Plan:
     Raises:
         UsageError: no such layer, one that gives no feature map, or one that the posterior does not come from.
     """
-    seen = trace(model, probe)
+    with uncompiled():
+        seen = trace(model, probe)
     layers = {call.name: _shape(call) for call in seen.calls if call.name and _is_map(call)}
     position = _find(model, seen, layer, layers)
     call = seen.calls[position]
@@ -74,12 +78,13 @@ def make_plan(model: nn.Module, probe: Tensor, layer: str | None) -> Plan:
     return Plan(
         layer=call.name,
         nth=call.nth,
+        calls=seen.counts[call.module],
         image_shape=tuple(probe.shape[1:]),
         shape=_shape(call),
         latent_dim=seen.mean.tensor.shape[1],
         head=head,
         why_not=why_not,
-        overwritten=call.output.version != call.output.tensor._version,
+        overwritten=call.output.version != Place.of(call.output.tensor).version,
         floats_behind=max(behind),
         layers=layers,
     )
@@ -102,15 +107,17 @@ def _find(model: nn.Module, seen: Trace, layer: str | None, layers: dict[str, tu
             named = f"name the layer, one of: {', '.join(layers)}" if layers else "no module gives one of (B, n, h, w)"
             raise UsageError(f"found no feature map of more than one pixel in {type(model).__name__}.encode; {named}")
         return found
-    index = seen.last_call(layer)
-    if index is not None and layer in layers:
+    # A module may be known by several names; its calls go by the first.
+    module = dict(model.named_modules(remove_duplicate=False)).get(layer) if isinstance(layer, str) else None
+    index = None if module is None else seen.last_call(module)
+    if index is not None and seen.calls[index].name in layers:
         return index
     if index is not None:
         shape = tuple(seen.calls[index].output.tensor.shape[1:])
         raise UsageError(f"layer '{layer}' gives {shape} per image, no feature map (n, h, w); there are: {', '.join(layers)}")
-    if layer in dict(model.named_modules()):
+    if module is not None:
         raise UsageError(f"layer '{layer}' is not called by encode; there are: {', '.join(layers)}")
-    raise UsageError(f"unknown layer '{layer}'; there are: {', '.join(layers)}")
+    raise unknown("layer", layer, layers)
 
 
 def _default(seen: Trace) -> int | None:

@@ -12,6 +12,7 @@ whole say where that number comes from.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,7 @@ from vaelens.attention.encoding import weighted_sum
 from vaelens.attention.latent_attention import LatentAttention
 from vaelens.attention.maps import LatentMaps
 from vaelens.attention.posterior import PosteriorMaps
-from vaelens.errors import UsageError
+from vaelens.errors import UsageError, whole
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,9 @@ class NormalDifference:
     def fit(cls, means: Tensor, logvars: Tensor) -> NormalDifference:
         """From the posteriors (N, D) of at least two normal images."""
         _check_codes(means)
+        _check_codes(logvars)
+        if means.shape != logvars.shape:
+            raise UsageError(f"means and log variances are of one shape, got {tuple(means.shape)} and {tuple(logvars.shape)}")
         return cls(means.mean(0), (means.var(0) + logvars.exp().mean(0)).sqrt())
 
     def value(self, mean: Tensor, logvar: Tensor) -> Tensor:
@@ -86,8 +90,9 @@ class NormalDifference:
         """
 
         def slope(mean: Tensor, logvar: Tensor) -> Tensor:
-            variance = logvar.exp()
-            return variance / (2 * (self.std.to(mean).square() + variance).sqrt())
+            # var / (2 sqrt(std^2 + var)) in logarithms: the exponential of a large log variance is infinite.
+            share = torch.nn.functional.logsigmoid(logvar - 2 * self.std.to(mean).log())
+            return torch.exp((logvar + share) / 2) / 2
 
         return attention.affine_maps(images, -1.0, slope)
 
@@ -128,17 +133,28 @@ class Deviation:
         """From normal images (N, C, H, W), float as the model takes them, or uint8, which become floats in [0, 1].
 
         Raises:
-            UsageError: fewer normal images than neighbours, neighbours below 1, or a ridge that is not above 0.
+            UsageError: no images, fewer than neighbours, codes that are no numbers, neighbours below 1, or a ridge that is
+                no number above 0.
         """
-        if ridge is not None and not ridge > 0:
-            raise UsageError(f"ridge must be above 0, or None for equal weights, got {ridge}")
-        if neighbours is not None and not 1 <= neighbours <= len(normal):
-            raise UsageError(f"neighbours must be from 1 to the {len(normal)} normal images there are, got {neighbours}")
+        if not isinstance(normal, Tensor) or normal.ndim != 4 or not len(normal):
+            got = tuple(normal.shape) if isinstance(normal, Tensor) else type(normal).__name__
+            raise UsageError(f"normal images are a tensor (N, C, H, W) of at least one, got {got}")
+        if ridge is not None and not (isinstance(ridge, int | float) and 0 < ridge < math.inf):
+            raise UsageError(f"ridge must be a number above 0, or None for equal weights, got {ridge!r}")
+        if neighbours is not None:
+            neighbours = whole("neighbours", neighbours)
+            if neighbours > len(normal):
+                raise UsageError(f"neighbours must be from 1 to the {len(normal)} normal images there are, got {neighbours}")
+        weights = next((p for p in attention.model.parameters() if p.is_floating_point()), None)
+        dtype = torch.float32 if weights is None else weights.dtype
         with torch.no_grad():
-            parts = (p.float() / 255 if p.dtype == torch.uint8 else p for p in torch.split(normal, batch_size))
+            pieces = torch.split(normal, whole("batch_size", batch_size))
+            parts = ((p.float() / 255).to(dtype) if p.dtype == torch.uint8 else p for p in pieces)
             # Part by part without its graph, which would hold the rest of the encoder for every normal image.
             encoded = [(e.mean.detach(), e.features.detach()) for e in map(attention.encode, parts)]
             codes, features = (torch.cat(tensors) for tensors in zip(*encoded, strict=True))
+        if not codes.isfinite().all():
+            raise UsageError("the posterior mean of some normal image is no finite number; check the images and the model")
         return cls(codes, features, attention.layer, neighbours, ridge)
 
     def reference(self, mean: Tensor, leave_out_self: bool = False) -> Tensor:
@@ -146,28 +162,40 @@ class Deviation:
 
         Args:
             leave_out_self: skip the very nearest one: for images that are themselves among the normal ones.
+
+        Raises:
+            UsageError: codes of another number of latents.
         """
+        if mean.ndim != 2 or mean.shape[1] != self.codes.shape[1]:
+            raise UsageError(f"codes are (B, {self.codes.shape[1]}) as the normal images' are, got {tuple(mean.shape)}")
+        count = len(self.codes)
         if self.neighbours is None:
-            return self.features.mean(0, keepdim=True).expand(len(mean), -1, -1, -1)
-        first = int(leave_out_self and len(self.codes) > 1)
-        k = min(self.neighbours + first, len(self.codes))
-        mean = mean.to(self.codes.dtype)
-        # By differences: the matrix product that cdist takes by default cancels where codes lie far from 0.
-        distance = torch.cdist(mean, self.codes, compute_mode="donot_use_mm_for_euclid_dist")
-        nearest = distance.topk(k, dim=1, largest=False).indices[:, first:]
+            everything = self.features.mean(0, keepdim=True).expand(len(mean), -1, -1, -1)
+            if not leave_out_self or count == 1:
+                return everything
+            own = self.features[self._distances(mean).argmin(1)]
+            return everything + (everything - own) / (count - 1)
+        first = int(leave_out_self and count > 1)
+        k = min(self.neighbours + first, count)
+        nearest = self._distances(mean).topk(k, dim=1, largest=False).indices[:, first:]
         weights = self._weights(mean, nearest)
         # One neighbour at a time: all at once would hold k feature maps per image.
         reference = torch.zeros(len(mean), *self.features.shape[1:], dtype=self.features.dtype, device=self.features.device)
         for j in range(nearest.shape[1]):
-            reference += weights[:, j, None, None, None] * self.features[nearest[:, j]]
+            reference += weights[:, j, None, None, None].to(reference.dtype) * self.features[nearest[:, j]]
         return reference
+
+    def _distances(self, mean: Tensor) -> Tensor:
+        """(B, D) -> (B, N), to the code of each normal image; half precision has no such kernel on the CPU."""
+        # By differences: the matrix product that cdist takes by default cancels where codes lie far from 0.
+        return torch.cdist(_wide(mean), _wide(self.codes), compute_mode="donot_use_mm_for_euclid_dist")
 
     def _weights(self, mean: Tensor, nearest: Tensor) -> Tensor:
         """Weights (B, k) of the neighbours, each row summing to 1."""
         k = nearest.shape[1]
         if self.ridge is None:
             return torch.full_like(mean[:, :1], 1.0 / k).expand(-1, k)
-        offsets = self.codes[nearest] - mean.unsqueeze(1)
+        offsets = _wide(self.codes)[nearest] - _wide(mean).unsqueeze(1)
         gram = offsets @ offsets.transpose(1, 2)
         trace = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
         gram = gram + (self.ridge * trace)[:, None, None] * torch.eye(k, dtype=gram.dtype, device=gram.device)
@@ -188,6 +216,9 @@ class Deviation:
         encoding = attention.encode(images)
         if attention.layer != self.layer:
             raise UsageError(f"the deviation was fitted on layer '{self.layer}', the attention explains '{attention.layer}'")
+        if encoding.features.shape[1:] != self.features.shape[1:]:
+            there, here = tuple(self.features.shape[1:]), tuple(encoding.features.shape[1:])
+            raise UsageError(f"the normal images' feature maps are {there} and these images' {here}: take images of one size")
         latents, pick = attention.pick(encoding.mean)
         weights = encoding.weights({"mean": pick}, attention.variant)
         reference = self.reference(encoding.mean.detach(), leave_out_self).to(encoding.features.dtype)
@@ -195,6 +226,13 @@ class Deviation:
         return attention.wrap(encoding, weights, latents, signed=signed, rectifier="abs")
 
 
-def _check_codes(means: Tensor) -> None:
-    if means.ndim != 2 or len(means) < 2:
-        raise UsageError(f"a score is fitted on the posterior means (N, D) of at least two images, got {tuple(means.shape)}")
+def _wide(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _check_codes(codes: Tensor) -> None:
+    if not isinstance(codes, Tensor) or codes.ndim != 2 or len(codes) < 2:
+        got = tuple(codes.shape) if isinstance(codes, Tensor) else type(codes).__name__
+        raise UsageError(f"a score is fitted on posteriors (N, D) of at least two images, got {got}")
+    if not codes.isfinite().all():
+        raise UsageError("the posterior of some normal image is no finite number; check the images and the model")

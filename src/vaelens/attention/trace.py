@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,29 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from vaelens.attention.untouched import eval_mode, own_thread, undone
 from vaelens.errors import UsageError
-
-
-@contextmanager
-def hooks(*handles: RemovableHandle) -> Iterator[None]:
-    """Remove `handles` on the way out, also after an exception."""
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put every module of `model` in eval mode and give each its own mode back on the way out."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def posterior(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,7 +28,8 @@ def posterior(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         )
     result = encode(images)
     if not (isinstance(result, tuple | list) and len(result) == 2 and all(isinstance(t, Tensor) for t in result)):
-        raise UsageError(f"{type(model).__name__}.encode must return (mean, logvar), got {type(result).__name__}")
+        got = f"a {type(result).__name__}" + (f" of {len(result)}" if isinstance(result, tuple | list) else "")
+        raise UsageError(f"{type(model).__name__}.encode must return (mean, logvar), two tensors, got {got}")
     mean, logvar = result
     if mean.ndim != 2 or mean.shape != logvar.shape or len(mean) != len(images):
         raise UsageError(
@@ -63,7 +42,10 @@ def posterior(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 def altered(module: nn.Module) -> bool:
     """Whether calling the module does more than its class says: it has hooks, or a `forward` of its own."""
     hooked = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return any(hooked) or "forward" in module.__dict__
+    return any(hooked) or "forward" in module.__dict__ or any(map(len, _HOOKS_ON_ALL))
+
+
+_HOOKS_ON_ALL = tuple(getattr(nn.modules.module, f"_global_{kind}_hooks") for kind in ("forward", "forward_pre", "backward"))
 
 
 @dataclass(frozen=True)
@@ -115,11 +97,15 @@ class Call:
 
 @dataclass(frozen=True)
 class Trace:
-    """All module calls of one encoding, in the order in which they ended, and the posterior that came of them."""
+    """All module calls of one encoding, in the order in which they ended, and the posterior that came of them.
+
+    `counts` has how often each module was called.
+    """
 
     calls: tuple[Call, ...]
     mean: Place
     logvar: Place
+    counts: Mapping[nn.Module, int]
 
     def producer(self, place: Place, before: int) -> int | None:
         """Index of the last leaf call before index `before` whose output is `place`."""
@@ -128,10 +114,10 @@ class Trace:
                 return index
         return None
 
-    def last_call(self, name: str) -> int | None:
-        """Index of the last call of the module called `name`."""
+    def last_call(self, module: nn.Module) -> int | None:
+        """Index of the last call of a module."""
         for index in range(len(self.calls) - 1, -1, -1):
-            if self.calls[index].name == name:
+            if self.calls[index].module is module:
                 return index
         return None
 
@@ -160,22 +146,23 @@ def trace(model: nn.Module, images: Tensor) -> Trace:
     def after(name: str, leaf: bool) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         def record(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             stack = entered.get(module)
-            nth = counts[module] = counts.get(module, -1) + 1
+            nth = counts.get(module, 0)
+            counts[module] = nth + 1
             if stack and isinstance(output, Tensor):
                 calls.append(Call(name, module, nth, stack.pop(), Place.of(output), leaf))
 
         return record
 
     # Version counters do not exist in inference mode, and hooks see module calls alone: `encode` itself is a plain method.
-    # An `encode` that draws random numbers even in eval mode must not use up the caller's.
-    devices = [images.device] if images.is_cuda else []
+    # An `encode` that draws random numbers or counts its calls even in eval mode must leave the caller's as they are.
     try:
         for name, module in model.named_modules():
-            handles.append(module.register_forward_pre_hook(before))
-            handles.append(module.register_forward_hook(after(name, leaf=not any(module.children()))))
-        with eval_mode(model), torch.random.fork_rng(devices), torch.inference_mode(False), torch.no_grad():
+            if not isinstance(module, torch.jit.ScriptModule):  # one takes no hooks, and what is in it stays unseen
+                handles.append(module.register_forward_pre_hook(own_thread(before)))
+                handles.append(module.register_forward_hook(own_thread(after(name, leaf=not any(module.children())))))
+        with eval_mode(model), undone(model, images.device), torch.inference_mode(False), torch.no_grad():
             mean, logvar = posterior(model, images.detach().clone())
     finally:
         for handle in handles:
             handle.remove()
-    return Trace(tuple(calls), Place.of(mean), Place.of(logvar))
+    return Trace(tuple(calls), Place.of(mean), Place.of(logvar), counts)

@@ -41,10 +41,11 @@ def channel_weights(gradient: Tensor, variant: str) -> Tensor:
         return gradient.relu().mean((-2, -1))
     weights = gradient.mean((-2, -1))
     if variant == "expvae":
-        square = gradient.square().mean((-3, -2, -1))
+        # In float32, since squares of half-precision gradients fall below its smallest numbers.
+        square = gradient.to(torch.promote_types(gradient.dtype, torch.float32)).square().mean((-3, -2, -1))
         # The root has no slope at 0, where a latent does not depend on the image; without care it is NaN in training.
         rms = torch.where(square > 0, square, 1.0).sqrt() * (square > 0)
-        weights = weights / (rms + 1e-5).unsqueeze(-1)
+        weights = (weights / (rms + 1e-5).unsqueeze(-1)).to(gradient.dtype)
     return weights
 
 

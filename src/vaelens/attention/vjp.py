@@ -66,9 +66,8 @@ def _gradient(targets: list[Tensor], features: Tensor, seeds: list[Tensor], crea
             return _grad(targets, features, seeds, create_graph, batched=True)
         except RuntimeError as error:
             log.info("batched products are not possible here (%s); one backward pass per latent instead", error)
-    each = [
-        _grad(targets, features, [seed[i] for seed in seeds], create_graph, batched=False) for i in range(seeds[0].shape[0])
-    ]
+    rows = ([seed[i].contiguous() for seed in seeds] for i in range(seeds[0].shape[0]))
+    each = [_grad(targets, features, row, create_graph, batched=False) for row in rows]
     return None if each[0] is None else torch.stack([gradient for gradient in each if gradient is not None])
 
 

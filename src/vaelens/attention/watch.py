@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from vaelens.attention.head import SLOPES, LinearHead, NoClosedForm, Stage
 from vaelens.attention.search import slice_units
 from vaelens.attention.trace import Place
+from vaelens.attention.untouched import own_thread
 
 
 class HeadWatch:
@@ -30,6 +31,7 @@ class HeadWatch:
         self.slopes: dict[Stage, Tensor] = {}
         self._inputs: dict[Stage, Place] = {}
         self._outputs: dict[Stage, Place] = {}
+        self._states: dict[Stage, tuple[bool, int]] = {}
         # Where the forward pass itself is traced into a graph, tensors have no memory to compare, and nothing changes later.
         self._compares = not torch.compiler.is_compiling()
 
@@ -41,7 +43,8 @@ class HeadWatch:
         handles = []
         for module, stages in by_module.items():
             before, after = self._hooks({stage.nth: stage for stage in stages})
-            handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+            handles.append(module.register_forward_pre_hook(own_thread(before)))
+            handles.append(module.register_forward_hook(own_thread(after)))
         return handles
 
     def _hooks(
@@ -55,6 +58,7 @@ class HeadWatch:
             if stage is not None and args and isinstance(args[0], Tensor):
                 if self._compares:
                     self._inputs[stage] = Place.of(args[0])
+                    self._states[stage] = _state(module)
                 if stage.kind in SLOPES:
                     self.slopes[stage] = SLOPES[stage.kind](module, args[0].flatten(1))
 
@@ -76,6 +80,9 @@ class HeadWatch:
         if not self._compares:
             return
         place = features
+        for stage in self.head.modules:
+            if self._states.get(stage) != _state(stage.module):
+                raise NoClosedForm(f"'{stage.name}' had another mode or other weights during the encoding than it has now")
         for stage in self.head.stages:
             self._check_input(stage, place)
             place = self._outputs[stage]
@@ -86,5 +93,11 @@ class HeadWatch:
                 raise NoClosedForm(f"the {name} is no longer the output of '{final.stage.name}' alone")
 
     def _check_input(self, stage: Stage, place: Place) -> None:
-        if stage not in self._outputs or not self._inputs[stage].holds_same(place):
+        if stage not in self._outputs or stage not in self._inputs or not self._inputs[stage].holds_same(place):
             raise NoClosedForm(f"something that is no module comes before '{stage.name}' now, such as dropout by function")
+
+
+def _state(module: nn.Module) -> tuple[bool, int]:
+    """Its mode, and where its weight lies: code may change either around a call."""
+    weight = getattr(module, "weight", None)
+    return module.training, weight.data_ptr() if isinstance(weight, Tensor) else 0

@@ -35,9 +35,9 @@ def build(network: str, latent_dim: int = 32, input_shape: Sequence[int] | None 
         input_shape: (C, H, W); the table's where None.
 
     Raises:
-        UsageError: an unknown network, or a shape that its strides do not allow.
+        UsageError: an unknown network, a number of latents below 1, or a shape that its strides do not allow.
     """
-    if network not in NETWORKS:
+    if not isinstance(network, str) or network not in NETWORKS:
         raise unknown("network", network, NETWORKS)
-    kwargs = {} if input_shape is None else {"input_shape": tuple(input_shape)}
+    kwargs = {} if input_shape is None else {"input_shape": input_shape}
     return NETWORKS[network](latent_dim=latent_dim, **kwargs)  # type: ignore[arg-type]

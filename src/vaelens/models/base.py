@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vaelens.errors import UsageError
+from vaelens.errors import UsageError, whole
 
 ImageShape = tuple[int, int, int]
 
@@ -32,10 +32,8 @@ class ConvVAE(nn.Module):
 
     def __init__(self, input_shape: ImageShape, latent_dim: int) -> None:
         super().__init__()
-        if latent_dim < 1:
-            raise UsageError(f"latent_dim must be at least 1, got {latent_dim}")
         self.input_shape: ImageShape = input_shape
-        self.latent_dim = latent_dim
+        self.latent_dim = whole("latent_dim", latent_dim)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior of `images` (B, C, H, W), values in [0, 1]: mean and log variance, each (B, D).
@@ -71,9 +69,10 @@ def check_input_shape(network: str, input_shape: Sequence[int], multiple: int, l
         UsageError: other than one or three channels, or a side that is not a multiple of `multiple` or below
             `least`; the message names the nearest sizes that work.
     """
-    if len(input_shape) != 3:
-        raise UsageError(f"input_shape of network '{network}' is (channels, height, width), got {tuple(input_shape)}")
-    channels, height, width = (int(n) for n in input_shape)
+    if not isinstance(input_shape, tuple | list) or len(input_shape) != 3:
+        raise UsageError(f"input_shape of network '{network}' is (channels, height, width), got {input_shape!r}")
+    names = ("channels", "height", "width")
+    channels, height, width = (whole(name, n, least=0) for name, n in zip(names, input_shape, strict=True))
     if channels not in (1, 3):
         raise UsageError(f"network '{network}' takes one or three channels, got {channels}")
     least = max(least, multiple)
