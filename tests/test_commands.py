@@ -78,6 +78,12 @@ def test_misuse_is_one_line_and_exit_code_2(tiny_run: Path, tmp_path: Path) -> N
     assert "figure4" in fails("reproduce", "figure9", "--out", out, code=2)
     assert "--epochs" in fails("train", "digits", "--epochs", "many", "--out", out, code=2)
     assert "--help" in fails("train", code=2)
+    for option in ("--batch-size", "--latents", "--epochs", "--seed"):
+        assert "at most" in fails("train", "digits", option, 10**30, "--out", out, code=2)
+    assert "top" in fails("explain", tiny_run, "digits/0043", "--latents", "top" + "9" * 5000, "--out", out, code=2)
+    assert "layer ''" in fails("explain", tiny_run, "digits/0043", "--layer", "", "--out", out, code=2)
+    assert "without a name" in fails("explain", tiny_run, "", "--out", out, code=2)
+    assert "--root" in fails("train", "mnist", "--root", tmp_path / "gone", "--out", out, code=2)
     assert list(tmp_path.iterdir()) == [tmp_path / "empty"]
 
 

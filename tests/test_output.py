@@ -20,7 +20,7 @@ from vaelens.output import MARK, OutputError, own_folder, result_folder, to_json
 
 
 def fill(out: Path, overwrite: bool = False, **files: str) -> None:
-    with result_folder(out, overwrite) as folder:
+    with result_folder(out, "test", overwrite) as folder:
         for name, text in files.items():
             write_text(folder / name, text)
 
@@ -90,7 +90,7 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
 
 def test_a_folder_appears_at_the_end_and_is_marked_as_ours(tmp_path: Path) -> None:
     out = tmp_path / "a" / "b" / "out"
-    with result_folder(out) as folder:
+    with result_folder(out, "test") as folder:
         write_text(folder / "file", "x")
         assert not out.exists()
     assert names(out) == {"file", MARK}
@@ -108,7 +108,7 @@ def test_a_block_that_fails_leaves_nothing(tmp_path: Path, stop: type[BaseExcept
         out.mkdir(parents=True)
 
     def stopped() -> None:
-        with result_folder(out) as folder:
+        with result_folder(out, "test") as folder:
             (folder / "deeper").mkdir()
             write_text(folder / "deeper" / "half", "x")
             raise stop
@@ -120,7 +120,7 @@ def test_a_block_that_fails_leaves_nothing(tmp_path: Path, stop: type[BaseExcept
 
 def test_an_error_names_the_folder_that_the_person_gave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped() -> None:
-        with result_folder(tmp_path / "out") as folder:
+        with result_folder(tmp_path / "out", "test") as folder:
             monkeypatch.setattr(os, "fdopen", full)
             write_text(folder / "masks", "x")
 
@@ -172,7 +172,7 @@ def test_a_failed_replacement_leaves_the_old_results(tmp_path: Path) -> None:
     fill(out, file="first")
 
     def stopped() -> None:
-        with result_folder(out, overwrite=True) as folder:
+        with result_folder(out, "test", overwrite=True) as folder:
             write_text(folder / "file", "second")
             raise KeyboardInterrupt
 
@@ -198,11 +198,24 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path, overwrite: bool) -> None
     assert names(tmp_path) == {"foreign", "file", "dangling"}
 
 
+def test_results_of_another_kind_are_left_alone(tmp_path: Path) -> None:
+    """A demo holds a run, and a figure the runs it was drawn from: no other command may replace them."""
+    out = tmp_path / "out"
+    fill(out, run="trained for hours")
+    for context in (result_folder(out, "other", overwrite=True), own_folder(out, "other")):
+        with pytest.raises(UsageError, match="holds what 'vaelens test' wrote, not 'other'"), context:
+            pytest.fail("it was let in")
+    (out / MARK).write_bytes(b"\xff" * 10_000)
+    with pytest.raises(UsageError, match="left alone"):
+        fill(out, overwrite=True, run="x")
+    assert (out / "run").read_text() == "trained for hours"
+
+
 def test_results_that_came_meanwhile_are_not_replaced(tmp_path: Path) -> None:
     out = tmp_path / "out"
 
     def slow() -> None:
-        with result_folder(out) as folder:
+        with result_folder(out, "test") as folder:
             write_text(folder / "file", "slow")
             fill(out, file="quick")
 
@@ -215,7 +228,7 @@ def test_results_that_came_meanwhile_are_not_replaced(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_does_not_stand_in_the_way(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    context = result_folder(out)
+    context = result_folder(out, "test")
     left = context.__enter__()
     (left / "half").write_text("x")
     fill(out, file="whole")
@@ -258,7 +271,7 @@ def test_a_folder_to_go_on_with_is_gone_if_nothing_came(tmp_path: Path) -> None:
     out = tmp_path / "a" / "out"
 
     def work(action: Callable[[], object]) -> None:
-        with own_folder(out):
+        with own_folder(out, "test"):
             action()
 
     def stop() -> NoReturn:
@@ -283,6 +296,6 @@ def test_a_folder_to_go_on_with_must_be_ours(tmp_path: Path) -> None:
     (tmp_path / "foreign" / "thesis.tex").write_text("mine")
     (tmp_path / "file").write_text("mine")
     for out in (tmp_path / "foreign", tmp_path / "file"):
-        with pytest.raises(UsageError), own_folder(out):
+        with pytest.raises(UsageError), own_folder(out, "test"):
             pytest.fail("the block must not run")
     assert names(tmp_path / "foreign") == {"thesis.tex"}

@@ -258,6 +258,13 @@ def test_another_format_is_refused(tiny_copy: Path, version: object) -> None:
     assert "train the run again" in message
 
 
+def bomb(opens: str, closes: str, end: str) -> str:
+    """A few lines of YAML that stand for 9^9 values."""
+    lines = [f"a0: &a0 {opens.replace('<<: [', 'x: 1').replace('[', '[1')}{closes.replace(']}', '}')}"]
+    lines += [f"a{n}: &a{n} {opens}{', '.join([f'*a{n - 1}'] * 9)}{closes}" for n in range(1, 10)]
+    return "\n".join([*lines, end])
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -274,6 +281,10 @@ def test_another_format_is_refused(tiny_copy: Path, version: object) -> None:
         "a: &a [*a]\nformat: 1",
         "[" * 5000,
         "format: 1\nformat: 1\n\tx",
+        "format: 0x" + "f" * 5000,
+        "format: " + "1" * 70_000,
+        pytest.param(bomb("[", "]", "format: *a9"), id="bomb of lists"),
+        pytest.param(bomb("{<<: [", "]}", "format: 1"), id="bomb of merged mappings"),
     ],
 )
 def test_hostile_configurations_are_refused_and_not_executed(
@@ -407,6 +418,8 @@ def test_weights_of_another_network_are_refused(tiny_copy: Path, damage: Callabl
         lambda c: c.update({"held_out.mean": c["held_out.mean"][:, :4].clone()}),
         lambda c: c.update({"held_out.mean": torch.tensor(1.0)}),
         lambda c: c.update({"peak.deviation": c["peak.deviation"][:3].clone()}),
+        lambda c: c.update({"peak.deviation": c["peak.deviation"].double()}),
+        lambda c: c.update({"score.kl": c["score.kl"].to(torch.float8_e5m2)}),
         lambda c: c.update({"score.deviation": c["score.deviation"] * float("nan")}),
         lambda c: c.update({name: value[:1].clone() for name, value in c.items() if name != "normal.images"}),
     ],
@@ -425,6 +438,25 @@ def test_metrics_that_lack_something_are_refused(tiny_copy: Path, key: str) -> N
     assert key in refused(tiny_copy)
     path.write_text(json.dumps({**metrics, key: "x"}))
     assert (key == "stopped_early") or str(path) in refused(tiny_copy)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda m: m.update(epochs=float("inf")),
+        lambda m: m.update(active_latents=float("inf")),
+        lambda m: m["mean_kl"].__setitem__(0, 10**400),
+        lambda m: m["losses"].update({"val/loss": "low"}),
+        lambda m: m["losses"].update({"val/loss": None}),
+        lambda m: m.update(losses=[1.0]),
+    ],
+)
+def test_metrics_that_are_no_numbers_are_refused(tiny_copy: Path, damage: Callable[[dict[str, Any]], None]) -> None:
+    path = tiny_copy / "metrics.json"
+    metrics = json.loads(path.read_text())
+    damage(metrics)
+    path.write_text(json.dumps(metrics))
+    assert str(path) in refused(tiny_copy)
 
 
 # --- saving ---

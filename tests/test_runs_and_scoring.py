@@ -15,12 +15,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from vaelens.data.images import to_float
+from vaelens.demo import run_demo
 from vaelens.errors import RunError, UsageError, VaelensError
 from vaelens.localizers import LOCALIZERS
 from vaelens.oneclass import load_split, train_run
-from vaelens.output import OutputError, result_folder, write_bytes
+from vaelens.output import MARK, OutputError, result_folder, write_bytes
 from vaelens.runs import Run, load_run
 from vaelens.scoring.evaluate import evaluate
+from vaelens.scoring.evaluation_report import write_evaluation
 from vaelens.scoring.explain import explain
 from vaelens.scoring.local import score
 from vaelens.scoring.sources import Source
@@ -169,6 +171,62 @@ def test_odd_names_are_scored_and_escaped(run: Run, tmp_path: Path, name: str) -
     explain(run, Source(run, [str(png_path / name)]), tmp_path / "explained")
 
 
+def test_a_picture_does_not_take_the_name_of_a_folder(run: Run, tmp_path: Path) -> None:
+    given = tmp_path / "in"
+    (given / "a.png.png").mkdir(parents=True)
+    images = load_split(run.config).test.images
+    for i, file in enumerate((given / "a.png", given / "a.png.png" / "b.png")):
+        png(file, images[i])
+    result = score(run, Source(run, [str(given)]), tmp_path / "out")
+    assert [row.error for row in result.rows] == [None, None]
+    assert len([p for p in (tmp_path / "out" / "overlays").rglob("*.png") if p.is_file()]) == 2
+
+
+def test_results_do_not_replace_the_run_or_the_images(run: Run, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    score(run, Source(run, ["digits/0043"]), results, pictures=False)
+    inside = Path(shutil.copytree(run.path, results / "run"))
+    copy = load_run(inside)
+    image = png(results / "image.png", load_split(run.config).test.images[0])
+    for made in (score, explain):
+        for source in (Source(copy, ["digits/0043"]), Source(run, [str(image)])):
+            with pytest.raises(UsageError, match=r"lies in --out|wrote, not"):
+                made(source.run, source, results, overwrite=True)  # type: ignore[operator]
+    with pytest.raises(UsageError, match="lies in --out"):
+        score(copy, Source(copy, ["digits/0043"]), results, overwrite=True)
+    assert load_run(inside).metrics == run.metrics
+    assert image.is_file()
+    with pytest.raises(UsageError, match="wrote, not 'demo'"):
+        run_demo(results, epochs=1, progress=False)
+
+
+def test_an_output_below_a_link_to_itself_is_one_line(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(VaelensError, match="loop") as error:
+        explain(run, Source(run, ["digits/0043"]), tmp_path / "loop" / "out")
+    assert "\n" not in str(error.value)
+
+
+def test_an_evaluation_is_written_whole_or_not_at_all(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load_run(copy)
+    evaluation = evaluate(loaded, ["kl"])
+    report = write_evaluation(loaded, evaluation)
+    assert {p.name for p in report.parent.iterdir()} == {"evaluation.json", "report.html", MARK}
+    before = (report.parent / "evaluation.json").read_text()
+    other = evaluate(loaded, ["mean-sum"])
+
+    def full(*_: object) -> None:
+        raise OutputError("the disk is full")
+
+    monkeypatch.setattr("vaelens.scoring.evaluation_report.write_report", full)
+    with pytest.raises(OutputError):
+        write_evaluation(loaded, other)
+    assert (report.parent / "evaluation.json").read_text() == before
+    monkeypatch.undo()
+    write_evaluation(loaded, other)
+    assert (report.parent / "evaluation.json").read_text() != before
+
+
 def test_explain_draws_each_image_or_nothing(run: Run, tmp_path: Path) -> None:
     good = png(tmp_path / "good.png", load_split(run.config).test.images[0])
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
@@ -259,7 +317,7 @@ def test_a_run_folder_is_not_overwritten_by_accident(copy: Path, tmp_path: Path)
     for overwrite in (False, True):
         with pytest.raises(UsageError):
             train_run(foreign, "digits", epochs=1, overwrite=overwrite, progress=False)
-        with pytest.raises(UsageError), result_folder(foreign, overwrite=overwrite):
+        with pytest.raises(UsageError), result_folder(foreign, "test", overwrite=overwrite):
             pass
     assert (foreign / "thesis.tex").read_text() == "mine"
 
@@ -268,23 +326,23 @@ def test_a_folder_of_results_appears_whole_or_not_at_all(tmp_path: Path) -> None
     out = tmp_path / "out"
 
     def stopped(overwrite: bool) -> None:
-        with result_folder(out, overwrite) as folder:
+        with result_folder(out, "test", overwrite) as folder:
             (folder / "half").write_text("x")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         stopped(overwrite=False)
     assert list(tmp_path.iterdir()) == []
-    with result_folder(out) as folder:
+    with result_folder(out, "test") as folder:
         (folder / "whole").write_text("x")
         assert not out.exists()
     assert (out / "whole").exists()
-    with pytest.raises(UsageError, match="not empty"), result_folder(out):
+    with pytest.raises(UsageError, match="not empty"), result_folder(out, "test"):
         pass
     with pytest.raises(KeyboardInterrupt):
         stopped(overwrite=True)
     assert (out / "whole").exists(), "a failed replacement leaves what was there"
-    with result_folder(out, overwrite=True) as folder:
+    with result_folder(out, "test", overwrite=True) as folder:
         (folder / "new").write_text("x")
     assert {p.name for p in out.iterdir() if p.name[0] != "."} == {"new"}
 
@@ -293,7 +351,7 @@ def test_full_disk_and_forbidden_places_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(OutputError) as no_folder:
         write_bytes(tmp_path / "none" / "file", b"x")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(OutputError) as below_a_file, result_folder(tmp_path / "file" / "out"):
+    with pytest.raises(OutputError) as below_a_file, result_folder(tmp_path / "file" / "out", "test"):
         pass
     for error in (no_folder, below_a_file):
         assert "\n" not in str(error.value)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
-from vaelens.console import Stopped, downloading, print_json, print_table, progress_bar, run_command, say
+from vaelens.console import Stopped, downloading, mend_streams, print_json, print_table, progress_bar, run_command, say
 
 app = typer.Typer(
     name="vaelens",
@@ -118,6 +119,7 @@ def train(
         "logger": logger,
         "seed": seed,
     }
+    before = _identity(out / CONFIG)
     try:
         run = train_run(
             out,
@@ -135,7 +137,7 @@ def train(
             **settings,
         )
     except (TrainingInterrupted, Stopped) as error:
-        if not (out / CONFIG).is_file():
+        if not resume and _identity(out / CONFIG) == before:  # stopped before it made anything
             raise
         say(f"vaelens: error: {error}; go on with: {train_command(dataset, out, '--resume')}")
         raise typer.Exit(128 + error.number if isinstance(error, Stopped) else error.exit_code) from error
@@ -273,9 +275,15 @@ def reproduce(
     """Make a figure of the paper anew, on real MNIST."""
     from vaelens.paper import reproduce as reproduce_figure
 
-    result = reproduce_figure(
-        what, out, root=root, runs=runs or (), epochs=epochs, seed=seed, overwrite=overwrite, progress=not quiet
-    )
+    try:
+        result = reproduce_figure(
+            what, out, root=root, runs=runs or (), epochs=epochs, seed=seed, overwrite=overwrite, progress=not quiet
+        )
+    except Stopped as error:
+        if not (out / "runs").is_dir():
+            raise
+        say(f"vaelens: error: {error}; the same call goes on with what is trained so far")
+        raise typer.Exit(128 + error.number) from error
     if json:
         print_json(result.to_dict())
         return
@@ -302,6 +310,15 @@ def _print_evaluation(result: Any, run: Any) -> None:
     print(f"{result.active} of {result.latents} latents active; false alarms and detections at a promised rate of 5 %")
 
 
+def _identity(file: Path) -> tuple[int, int] | None:
+    """What tells a file from another in its place; None where there is none."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
 def _latents(text: str | None) -> str | list[int] | None:
     if text is None or text.startswith("top"):
         return text
@@ -315,7 +332,22 @@ def _latents(text: str | None) -> str | list[int] | None:
 
 def main() -> None:
     """The entry point of the `vaelens` command."""
-    sys.exit(run_command(lambda: app(standalone_mode=False)))
+    mend_streams()
+    code = run_command(_in_a_folder)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)  # all is said and done
+    sys.exit(code)
+
+
+def _in_a_folder() -> Any:
+    try:
+        Path.cwd()
+    except OSError as error:
+        from vaelens.errors import DataError
+
+        raise DataError(f"the current folder cannot be read ({error.strerror}); change to another") from None
+    return app(standalone_mode=False)
 
 
 if __name__ == "__main__":

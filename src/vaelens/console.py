@@ -9,7 +9,8 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -37,8 +38,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def say(message: str) -> None:
-    """A line for the person on stderr, so that stdout holds results alone."""
-    print(message, file=sys.stderr, flush=True)
+    """A line for the person on stderr, so that stdout holds results alone; lost where nobody takes it."""
+    with suppress(OSError, ValueError):
+        print(message, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -80,10 +82,14 @@ def run_command(command: Callable[[], Any]) -> int:
     With VAELENS_DEBUG set, errors that are not foreseen are raised as they are.
     """
     warnings.showwarning = _show_warning
+    with _stoppable():
+        return _exit_code(command)
+
+
+def _exit_code(command: Callable[[], Any]) -> int:
     try:
-        with _stoppable():
-            result = command()
-            sys.stdout.flush()
+        result = command()
+        sys.stdout.flush()
     except VaelensError as error:
         say(f"vaelens: error: {_one_line(str(error))}")
         return error.exit_code
@@ -114,9 +120,20 @@ class Stopped(BaseException):
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Have signals that would end the process, at once or as KeyboardInterrupt, raise `Stopped`."""
+    """Have signals that would end the process, at once or as KeyboardInterrupt, raise `Stopped`: the first of them.
+
+    Those that follow are ignored, since they would cut off what it undoes on its way out.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
+        if _importing(frame):
+            # Raised in the middle of an import it may be lost, or leave a library half there: once more in a moment.
+            later = threading.Timer(0.05, signal.raise_signal, (number,))
+            later.daemon = True
+            later.start()
+            return
+        for each in ours:
+            signal.signal(each, signal.SIG_IGN)
         raise Stopped(number)
 
     before = {}
@@ -131,6 +148,14 @@ def _stoppable() -> Iterator[None]:
     finally:
         for number in ours:
             signal.signal(number, before[number])
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _stopped(error: Stopped) -> int:
@@ -171,4 +196,20 @@ def _unforeseen(error: Exception) -> int:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """Without line breaks, and without what a terminal would take for a command."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
+
+
+def mend_streams() -> None:
+    """Have stdout and stderr take whatever is written: closed, they lead nowhere; what they have no code for is spelt out."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

@@ -56,7 +56,7 @@ def run_demo(out: str | Path, epochs: int = 60, seed: int = 0, progress: bool = 
         UsageError: `out` holds something that is not a demo.
     """
     out = Path(out)
-    with result_folder(out, overwrite=True) as folder:
+    with result_folder(out, "demo", overwrite=True) as folder:
         run = _train(folder / "run", epochs, seed, progress)
         evaluation = evaluate(run)
         test = load_split(run.config).test

@@ -7,6 +7,7 @@ failure that the caller could not have known (a broken file, a full disk).
 from __future__ import annotations
 
 import operator
+import reprlib
 from collections.abc import Iterable
 
 
@@ -39,16 +40,27 @@ def unknown(kind: str, name: object, choices: Iterable[object]) -> UsageError:
     return UsageError(f"unknown {kind} {name!r}; there are: {', '.join(str(c) for c in choices)}")
 
 
-def whole(name: str, value: object, least: int = 1) -> int:
+def brief(value: object) -> str:
+    """A value for a message: one line, however large it is."""
+    try:
+        return " ".join(reprlib.repr(value).split())
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "a number of thousands of digits"
+
+
+def whole(name: str, value: object, least: int = 1, most: int | None = None) -> int:
     """A whole number of whatever integer type as an int.
 
     Raises:
-        UsageError: it is none, a truth value, or below `least`: `latent_dim must be a whole number from 1 on, got 2.5`.
+        UsageError: it is none, a truth value, below `least` or above `most`; such as
+            `latent_dim must be a whole number from 1 on, got 2.5`.
     """
     try:
         number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         number = None
     if number is None or number < least:
-        raise UsageError(f"{name} must be a whole number from {least} on, got {' '.join(repr(value).split()):.60}")
+        raise UsageError(f"{name} must be a whole number from {least} on, got {brief(value)}")
+    if most is not None and number > most:
+        raise UsageError(f"{name} must be at most {most}, got {brief(number)}")
     return number

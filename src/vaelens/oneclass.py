@@ -18,7 +18,7 @@ from vaelens.errors import UsageError, unknown, whole
 from vaelens.localizers import LOCALIZERS, Calibration, build_localizer
 from vaelens.localizers.attention import codes
 from vaelens.models import ConvVAE, build
-from vaelens.run_config import RunConfig
+from vaelens.run_config import MOST_LATENTS, OBJECTIVES, RunConfig
 from vaelens.run_folder import METRICS, alone, check_place, clear, read_metrics, save_run
 from vaelens.runs import Run, load_run
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 NETWORK_OF = {"digits": "mnist", "mnist": "mnist"}
 HELD_OUT_OF = {"digits": 0.25, "mnist": 0.1}  # of the 1,797 digits, a tenth of one class is too few to calibrate on
-OBJECTIVES = ("vae", "beta")
 REFERENCES = 8192  # normal images that a run keeps to compare with; more add little and cost memory
 
 
@@ -214,7 +213,7 @@ def _configured(
         network={
             "name": network,
             "input_shape": [1, 28, 28],
-            "latent_dim": 32 if latent_dim is None else whole("latent_dim", latent_dim),
+            "latent_dim": 32 if latent_dim is None else whole("latent_dim", latent_dim, most=MOST_LATENTS),
         },
         training=chosen.to_dict(),
         explain={"layer": layer},

@@ -14,7 +14,7 @@ from typing import Any
 
 from vaelens.errors import UsageError, VaelensError
 
-MARK = ".vaelens"  # lies in every folder of results, so that --overwrite never removes a folder that is not ours
+MARK = ".vaelens"  # lies in every folder of results and says what made it: --overwrite replaces its like alone
 _STAGED = ".vaelens-writing."  # results under way; what a killed process left of them counts as nothing
 
 
@@ -73,36 +73,50 @@ def _finite(value: Any) -> Any:
     return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def check_free(out: Path, overwrite: bool = False) -> None:
+def check_free(out: Path, kind: str, overwrite: bool = False) -> None:
     """Raise unless a folder of results may be made at `out`.
 
+    Args:
+        out: the folder.
+        kind: what makes it, such as "score".
+        overwrite: whether results of that kind may be replaced.
+
     Raises:
-        UsageError: `out` is a file, or a folder that is not empty, without `overwrite` or not written by vaelens.
+        UsageError: `out` is a file, or a folder that is not empty, without `overwrite` or with something else in it.
     """
     check_folder(out)
     if not holds_something(out):
         return
     if not overwrite:
         raise UsageError(f"{out} exists and is not empty; choose another --out, or pass --overwrite to replace it")
-    if not (out / MARK).is_file():
-        raise UsageError(f"{out} was not written by vaelens and is left alone; choose another --out")
+    _check_kind(out, kind)
+
+
+def _check_kind(out: Path, kind: str) -> None:
+    """Raise UsageError where what `out` holds was not made by `kind`."""
+    mark = out / MARK
+    with writing(out):
+        made_by = mark.read_text(encoding="utf-8", errors="replace").strip()[:40] if mark.is_file() else None
+    if made_by != kind:
+        by = "was not written by vaelens" if made_by is None else f"holds what 'vaelens {made_by}' wrote, not '{kind}',"
+        raise UsageError(f"{out} {by} and is left alone; choose another --out")
 
 
 @contextmanager
-def own_folder(out: Path) -> Iterator[None]:
+def own_folder(out: Path, kind: str) -> Iterator[None]:
     """A folder to which results are added one by one, new or to go on with; gone again if the block fails with none added.
 
     Raises:
-        UsageError: `out` is a file, or a folder that holds something and was not written by vaelens.
+        UsageError: `out` is a file, or a folder that holds something that `kind` has not made.
         OutputError: it cannot be written.
     """
     check_folder(out)
-    if holds_something(out) and not (out / MARK).is_file():
-        raise UsageError(f"{out} is not empty and was not written by vaelens; choose another --out")
+    if holds_something(out):
+        _check_kind(out, kind)
     made = _missing(out)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        (out / MARK).touch()
+        (out / MARK).write_text(kind, encoding="utf-8")
     try:
         yield
     except BaseException:
@@ -127,15 +141,20 @@ def holds_something(folder: Path, besides: str | None = None) -> bool:
 
 
 @contextmanager
-def result_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
+def result_folder(out: Path, kind: str, overwrite: bool = False) -> Iterator[Path]:
     """A folder to write results into, which becomes `out` at the end of the block, and vanishes if the block fails.
+
+    Args:
+        out: the folder.
+        kind: what makes it, such as "score".
+        overwrite: whether results of that kind that are there may be replaced.
 
     Raises:
         UsageError: see `check_free`.
         OutputError: the place cannot be written, or the disk is full.
     """
     out = Path(out)
-    check_free(out, overwrite)
+    check_free(out, kind, overwrite)
     # A folder that is there is filled and not replaced: it may be a mounted disk, or the folder that the caller is in.
     there = out.is_dir()
     made = [] if there else _missing(out.parent)
@@ -146,9 +165,9 @@ def result_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
         try:
             with writing(out):
                 staged.chmod(0o777 & ~_umask())
-                (staged / MARK).touch()
+                (staged / MARK).write_text(kind, encoding="utf-8")
             yield staged
-            check_free(out, overwrite)
+            check_free(out, kind, overwrite)
             with writing(out):
                 if there:
                     _refill(out, staged)

@@ -13,13 +13,16 @@ import yaml
 from vaelens._version import __version__
 from vaelens.data import DATASETS
 from vaelens.data.files import shown
-from vaelens.errors import RunError
+from vaelens.errors import RunError, brief
 from vaelens.models import NETWORKS
 from vaelens.output import write_text
 from vaelens.training.settings import TrainSettings
 
 FORMAT = 1
 CONFIG = "config.yaml"
+OBJECTIVES = ("vae", "beta")
+MOST_LATENTS = 4096
+_MOST_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,10 @@ class RunConfig:
         path = folder / CONFIG
         values = cls.read(folder)
         if values["format"] != FORMAT or isinstance(values["format"], bool):
+            by = f"format {brief(values['format'])} (vaelens {brief(values.get('vaelens'))})"
             raise RunError(
-                f"{shown(path)} has format {values['format']!r} (vaelens {values.get('vaelens')}), this is vaelens "
-                f"{__version__} with format {FORMAT}; use that version, or train the run again"
+                f"{shown(path)} has {by}, this is vaelens {__version__} with format {FORMAT}; "
+                "use that version, or train the run again"
             )
         missing = [one.name for one in fields(cls) if one.name not in values]
         if missing:
@@ -86,7 +90,7 @@ class RunConfig:
                 raise RunError(f"there is no run at {shown(folder)}; make one with: {train_command('DATASET', folder)}")
             if not path.is_file():
                 raise RunError(f"{shown(folder)} is no run: it has no {CONFIG}; make one with: vaelens train DATASET --out RUN")
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            values = _parse(path)
         except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
             raise RunError(f"{shown(path)} cannot be read ({first_line(error)}); train the run again") from error
         if not isinstance(values, dict) or "format" not in values:
@@ -107,13 +111,15 @@ class RunConfig:
         _check_type("objective", self.objective, str)
         _check_type("vaelens", self.vaelens, str)
         if data["name"] not in DATASETS:
-            raise ValueError(f"dataset.name is {data['name']!r}")
+            raise ValueError(f"dataset.name is {brief(data['name'])}")
         if network["name"] not in NETWORKS:
-            raise ValueError(f"network.name is {network['name']!r}")
+            raise ValueError(f"network.name is {brief(network['name'])}")
         if not 0 < data["held_out"] < 1:
             raise ValueError(f"dataset.held_out is {data['held_out']!r}")
-        if not 1 <= network["latent_dim"] <= 2**20 or len(network["input_shape"]) != 3:
-            raise ValueError(f"network is {dict(network)!r}")
+        if not 1 <= network["latent_dim"] <= MOST_LATENTS or len(network["input_shape"]) != 3:
+            raise ValueError(f"network is {brief(dict(network))}")
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective is {brief(self.objective)}")
         for name in TrainSettings.from_dict(self.training).to_dict():
             self.training[name]
 
@@ -130,9 +136,25 @@ def first_line(error: BaseException) -> str:
     return " ".join(lines[0].split())[:200] or type(error).__name__
 
 
+def _parse(path: Path) -> Any:
+    """What a YAML file holds, without the aliases by which a few lines can stand for more than fits into memory.
+
+    Raises:
+        ValueError: it has aliases, or is too long for a configuration.
+    """
+    with path.open("rb") as file:
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise ValueError(f"more than {_MOST_BYTES:,} bytes")
+    text = content.decode("utf-8")
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+        raise ValueError("it has aliases")
+    return yaml.safe_load(text)
+
+
 def _check_type(name: str, value: object, allowed: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, allowed):
-        raise TypeError(f"{name} is {value!r}")
+        raise TypeError(f"{name} is {brief(value)}")
 
 
 def _plain(value: Any) -> Any:

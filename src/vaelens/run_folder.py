@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from vaelens.data.files import shown
@@ -98,9 +98,10 @@ def read_metrics(folder: Path, config: RunConfig) -> dict[str, Any]:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         int(metrics["epochs"]), float(metrics["seconds"]), int(metrics["active_latents"]), bool(metrics["stopped_early"])
         float(metrics["losses"]["train/loss"]), dict(metrics["images"])
+        [float(loss) for loss in metrics["losses"].values()]
         if len([float(kl) for kl in metrics["mean_kl"]]) != config.network["latent_dim"]:
             raise ValueError("mean_kl is not one number per latent")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         what = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
         raise RunError(f"{shown(path)} is damaged ({what}); train the run again") from error
     return dict(metrics)
@@ -121,6 +122,8 @@ def read_model(folder: Path, config: RunConfig) -> ConvVAE:
             if name in weights and (weights[name].dtype != weight.dtype or not weights[name].isfinite().all()):
                 raise ValueError(f"{name} is {weights[name].dtype}, or not finite")
         model.load_state_dict(weights, assign=True)
+    except RecursionError:  # nothing that is wrong with the file
+        raise
     except (RuntimeError, ValueError, TypeError) as error:
         why = " ".join(str(error).split("\n\t")[-1].split())[:200]  # torch names what is wrong in the last line
         raise RunError(f"{shown(folder / MODEL)} does not fit {CONFIG} ({why}); train the run again") from error
@@ -153,7 +156,7 @@ def _misfit(tensors: Mapping[str, Tensor], model: ConvVAE) -> str:
             fits = tensor.dtype == torch.uint8 and tensor.shape[1:] == model.input_shape and len(tensor) > 1
         else:
             shape = (held_out, model.latent_dim) if name.startswith("held_out.") else (held_out,)
-            fits = held_out > 1 and tensor.shape == shape and tensor.is_floating_point() and bool(tensor.isfinite().all())
+            fits = held_out > 1 and tensor.shape == shape and tensor.dtype == torch.float32 and bool(tensor.isfinite().all())
         if not fits:
             return f"{name} is {tuple(tensor.shape)}, {str(tensor.dtype).removeprefix('torch.')}, or not finite"
     return ""
@@ -163,7 +166,6 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise RunError(f"{shown(path.parent)} is incomplete: it has no {path.name}; train the run again")
     try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return dict(load(path.read_bytes()))  # by its content: the library takes no file whose name is no UTF-8
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise RunError(f"{shown(path)} is damaged ({first_line(error)}); train the run again") from error

@@ -133,7 +133,7 @@ class Run:
 
     def attend(self, layer: str | None = None, **options: Any) -> LatentAttention:
         """An attention of this run's model with other options (see `LatentAttention`); `layer` None for the run's own."""
-        return LatentAttention(self.model, layer or self.config.explain["layer"], **options)
+        return LatentAttention(self.model, self.config.explain["layer"] if layer is None else layer, **options)
 
     def explain(self, images: Tensor, attention: LatentAttention | None = None) -> Explanation:
         """Every latent's map for `images` (B, C, H, W), float in [0, 1], and which latents fired.

@@ -164,8 +164,6 @@ def _with_graph(model: nn.Module, images: Tensor, plan: Plan, memory: int) -> En
             mean, logvar = posterior(model, images.clone())  # some write into their input
         return kept.features(), mean, logvar
 
-    if any(p.is_inference() for p in model.parameters()):
-        raise UsageError(f"the parameters of {type(model).__name__} were made in torch.inference_mode: {_NO_GRAPH}")
     before = None if differentiable else Snapshot(model, images.device)
     features, mean, logvar = run(differentiable)
     if before is not None and not mean.requires_grad:

@@ -10,13 +10,15 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
+from torch.nn.parameter import is_lazy
 
 from vaelens.attention.encoding import Encoding, MapOverwritten, Outdated, encode
 from vaelens.attention.head import NoClosedForm
 from vaelens.attention.maps import LatentMaps
 from vaelens.attention.plan import Plan, make_plan
 from vaelens.attention.posterior import PosteriorMaps
-from vaelens.attention.proof import proven
+from vaelens.attention.proof import noise, proven, trial_images
 from vaelens.attention.untouched import Snapshot, is_transforming
 from vaelens.attention.variants import check_variant
 from vaelens.attention.variants import rectifier as rectifier_of
@@ -72,10 +74,12 @@ class LatentAttention:
         self._asked_layer = layer
         self._asked_method = method
         self._plan: Plan | None = None
-        self._refused: dict[tuple[bool, ...], str] = {}
+        self._like = torch.empty(0)
+        self._proofs: dict[tuple[int, ...], Plan] = {}
+        self._refused: dict[tuple[int, ...], str] = {}
         shape = getattr(model, "input_shape", None)
         if isinstance(shape, tuple | list) and len(shape) == 3 and all(type(n) is int and n > 0 for n in shape):
-            self._make_plan(_probe(model, tuple(shape)))
+            self._make_plan(noise(_parameter(model), tuple(shape), 2))
 
     @property
     def plan(self) -> Plan:
@@ -176,31 +180,50 @@ class LatentAttention:
         before = Snapshot(self.model, images.device)
         renewed = False
         while True:
-            why_not = "method is 'vjp'" if self._asked_method == "vjp" else self._why_not_now(logvar)
+            why_not = "method is 'vjp'" if self._asked_method == "vjp" else self._why_not_now(logvar, images)
             if why_not and self._asked_method == "closed_form":
                 self._refuse(why_not)
             try:
-                return encode(self.model, images, self.plan, not why_not, self.memory)
+                plan = self.plan if why_not else self._proven(images)
+                return encode(self.model, images, plan, not why_not, self.memory)
             except NoClosedForm as reason:
-                self._refused[_modes(self.model)] = str(reason)  # so that the next round, and the next call, takes products
+                self._refused[_state(self.model)] = str(reason)  # so that the next round, and the next call, takes products
             except Outdated as reason:
                 if renewed:
                     raise UsageError(f"{reason}: a layer that does another thing each time cannot be explained") from reason
                 renewed = True
                 if isinstance(reason, MapOverwritten):
                     self._plan = replace(self.plan, overwritten=True)
+                    self._proofs.clear()
                 else:
                     self._make_plan(images[:2])
             before.restore()
 
-    def _why_not_now(self, logvar: bool = False) -> str:
+    def _why_not_now(self, logvar: bool = False, images: Tensor | None = None) -> str:
         """Why there is no closed form as the model is at this moment; empty where there is one."""
         head = self.plan.head
         if head is None:
             return self.plan.why_not
-        if logvar and "logvar" not in head.finals:
+        why_not = head.why_not_now() or self._refused.get(_state(self.model), "")
+        if why_not:
+            return why_not
+        confirmed = self._proven(images)
+        if confirmed.head is not None and logvar and "logvar" not in confirmed.head.finals:
             return "the log variance does not share the layers that lead to the mean"
-        return head.why_not_now() or self._refused.get(_modes(self.model), "")
+        return confirmed.why_not
+
+    @_disable_dynamo
+    def _proven(self, images: Tensor | None) -> Plan:
+        """The plan, as far as autograd confirms it in the state that the model is in: for any images, or else for these."""
+        state = _state(self.model)
+        if state in self._proofs:
+            return self._proofs[state]
+        plan, for_all = proven(self.model, trial_images(self._like, self.plan), self.plan, self.memory)
+        if not for_all and images is not None:
+            plan, for_all = proven(self.model, images, self.plan, self.memory)
+        if for_all:
+            self._proofs[state] = plan
+        return plan
 
     def wrap(
         self,
@@ -235,8 +258,12 @@ class LatentAttention:
             latents = torch.tensor(self.latents, device=mean.device)
         return latents, eye[latents]
 
+    @_disable_dynamo
     def _make_plan(self, probe: Tensor) -> None:
-        plan = proven(self.model, probe, make_plan(self.model, probe, self._asked_layer), self.memory)
+        if any(p.is_inference() for p in self.model.parameters() if not is_lazy(p)):
+            name = type(self.model).__name__
+            raise UsageError(f"the parameters of {name} were made in torch.inference_mode, where no gradient can be taken")
+        plan = make_plan(self.model, probe, self._asked_layer)
         beyond = self.latents if isinstance(self.latents, int) else max((*(self.latents or (0,)),)) + 1
         if beyond > plan.latent_dim:
             raise UsageError(
@@ -245,12 +272,15 @@ class LatentAttention:
                 else f"top{beyond} asks for more latents than the {plan.latent_dim} of the model"
             )
         self._plan = plan
+        self._like = probe[:0].detach()
         self._refused.clear()
-        if self._asked_method == "closed_form" and plan.head is None:
+        self._proofs.clear()
+        why_not = plan.why_not if self._asked_method == "vjp" else self._why_not_now()
+        never = plan.head is None or any(proof.head is None for proof in self._proofs.values())
+        if self._asked_method == "closed_form" and never:
             self._plan = None
-            self._refuse(plan.why_not, plan.layer)
-        because = f" because {plan.why_not}" if plan.why_not else ""
-        log.info("layer '%s' %s: %s%s", plan.layer, plan.shape, self.method, because)
+            self._refuse(why_not, plan.layer)
+        log.info("layer '%s' %s: %s%s", plan.layer, plan.shape, self.method, f" because {why_not}" if why_not else "")
 
     def _refuse(self, why: str, layer: str | None = None) -> None:
         raise UsageError(f"no closed form at layer '{layer or self.layer}': {why}; use method='auto' or 'vjp'")
@@ -265,7 +295,7 @@ def _parse_latents(latents: int | str | Iterable[int] | None) -> int | tuple[int
     if latents is None:
         return None
     if isinstance(latents, str):
-        match = re.fullmatch(r"top([1-9]\d*)", latents)
+        match = re.fullmatch(r"top([1-9]\d{0,8})", latents)
         if not match:
             raise UsageError(f"latents are indices or 'topK' such as 'top3', got {latents!r}")
         return int(match[1])
@@ -283,13 +313,16 @@ def _parse_latents(latents: int | str | Iterable[int] | None) -> int | tuple[int
     return indices
 
 
-def _modes(model: nn.Module) -> tuple[bool, ...]:
-    """Which modules are in training mode: what lies between the modules may depend on it."""
-    return tuple(module.training for module in model.modules())
+def _state(model: nn.Module) -> tuple[int, ...]:
+    """What the way of a gradient may depend on though the modules are the same: the mode and the number of hooks of each."""
+    state: list[int] = []
+    for module in model.modules():
+        forward = len(module._forward_hooks) + len(module._forward_pre_hooks)
+        backward = len(module._backward_hooks) + len(module._backward_pre_hooks)
+        state += [forward + backward, getattr(module, "training", False)]
+    return tuple(state)
 
 
-def _probe(model: nn.Module, shape: tuple[int, ...]) -> Tensor:
-    """Two images of noise, from a generator of their own so that the caller's random numbers stay as they are."""
-    images = torch.rand(2, *shape, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
-    parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
-    return images if parameter is None else images.to(parameter)
+def _parameter(model: nn.Module) -> Tensor:
+    """A parameter, for its type and device."""
+    return next((p.detach() for p in model.parameters() if p.is_floating_point()), torch.empty(0, device="cpu"))

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 
@@ -38,7 +39,7 @@ def own_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """Have every module of `model` in eval mode and give each its own mode back on the way out."""
-    modes = [(module, module.training) for module in model.modules()]
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]  # frozen scripts have none
     try:
         for module, _ in modes:
             # Not module.eval(): a `train` of its own may do more than say so, such as freeze weights or merge them.
@@ -75,11 +76,11 @@ class Snapshot:
         self._cuda = device if device.type == "cuda" else None
         self._rng = torch.get_rng_state()
         self._cuda_rng = torch.cuda.get_rng_state(device) if self._cuda is not None else None
-        self._buffers: list[tuple[nn.Module, str, Tensor, Tensor]] = []
+        self._buffers: list[tuple[nn.Module, str, Tensor | None, Tensor | None]] = []
         for module in model.modules():
             for name, buffer in module._buffers.items():
-                if buffer is not None:
-                    self._buffers.append((module, name, buffer, buffer.detach().clone()))
+                if buffer is None or not is_lazy(buffer):  # one without a shape yet gets it, as by any first call
+                    self._buffers.append((module, name, buffer, None if buffer is None else buffer.detach().clone()))
 
     def restore(self) -> None:
         """Go back to it."""
@@ -88,10 +89,9 @@ class Snapshot:
             torch.cuda.set_rng_state(self._cuda_rng, self._cuda)
         for module, name, buffer, content in self._buffers:
             module._buffers[name] = buffer
-            # Written only where it changed: some graph of the caller's may hold it.
-            if not torch.equal(buffer, content):
-                with torch.inference_mode(buffer.is_inference()), torch.no_grad():
-                    buffer.copy_(content)
+            if buffer is not None and content is not None and not torch.equal(buffer, content):
+                # As data, which counts as no write: a graph of the caller's may hold the buffer.
+                buffer.data = content if buffer.shape != content.shape else buffer.data.copy_(content)
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def load_mnist(
     if root is not None:
         root = Path(root)
         if not os.path.isdir(root):  # noqa: PTH112 - Path.is_dir raises on a path that is too long
-            raise UsageError(f"the MNIST folder {root} does not exist or is no folder")
+            raise UsageError(f"the MNIST folder {root} does not exist or is no folder; name it by --root")
         found = _find(root)
         missing = [f"{name}.gz" for name in FILES if name not in found]
         if missing:

@@ -60,7 +60,7 @@ def reproduce(
     from vaelens.training.result import TrainingInterrupted
 
     out = Path(out)
-    with own_folder(out):
+    with own_folder(out, f"reproduce {what}"):
         try:
             loaded = runs_for(
                 FIGURES[what], out, root=root, given=runs, epochs=epochs, seed=seed, overwrite=overwrite, progress=progress

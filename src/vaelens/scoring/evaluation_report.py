@@ -10,7 +10,7 @@ import torch
 
 from vaelens.data.images import ImageSet, to_float
 from vaelens.oneclass import load_split
-from vaelens.output import write_json, writing
+from vaelens.output import result_folder, write_json
 from vaelens.report.charts import auroc_bars, score_histogram
 from vaelens.report.content import Figure, Report, ReportImage, Table
 from vaelens.report.html import write_report
@@ -34,12 +34,12 @@ def write_evaluation(run: Run, evaluation: Evaluation, root: Path | None = None,
     Returns:
         The report's path.
     """
-    folder = run.path / "report"
-    with writing(folder):
-        folder.mkdir(exist_ok=True)
-    write_json(folder / "evaluation.json", evaluation.to_dict())
-    write_report(evaluation_report(run, evaluation, root, figures), folder / "report.html")
-    return folder / "report.html"
+    report = evaluation_report(run, evaluation, root, figures)
+    out = run.path / "report"
+    with result_folder(out, "evaluate", overwrite=True) as folder:
+        write_json(folder / "evaluation.json", evaluation.to_dict())
+        write_report(report, folder / "report.html")
+    return out / "report.html"
 
 
 def evaluation_report(run: Run, evaluation: Evaluation, root: Path | None = None, figures: Sequence[Figure] = ()) -> Report:

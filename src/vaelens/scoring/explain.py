@@ -82,7 +82,7 @@ def explain(
         UsageError: too many images, or a folder that is not free.
         DataError: an image that cannot be read; nothing is written.
     """
-    check_free(out, overwrite)
+    check_free(out, "explain", overwrite)
     source.check_apart(out)
     if len(source) > MOST:
         raise UsageError(f"explain draws every latent for every image and takes at most {MOST} of them, got {len(source)}")
@@ -91,7 +91,7 @@ def explain(
     names = tuple(one.item.name for one in loaded)
     explanation = run.explain(to_float(images), attention)
     limit = float(explanation.maps.per_latent.max()) or 1.0
-    with result_folder(out, overwrite) as folder:
+    with result_folder(out, "explain", overwrite) as folder:
         files = []
         pngs = []
         for i, name in enumerate(names):

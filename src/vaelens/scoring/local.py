@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from vaelens.data.images import to_float
-from vaelens.errors import DataError, UsageError
+from vaelens.errors import DataError, whole
+from vaelens.localizers import Calibration
 from vaelens.output import check_free, result_folder, write_bytes, write_json, writing
 from vaelens.report.colour import common_limit, encode_png, overlay
 from vaelens.report.content import Report, ReportImage, Table
@@ -128,18 +129,18 @@ def score(
         UsageError: an unknown localizer, a rate outside (0, 1), a folder that is not free or holds the images.
         DataError: not one of the images can be read.
     """
-    check_free(out, overwrite)
+    check_free(out, "score", overwrite)
     source.check_apart(out)
-    if batch_size < 1:
-        raise UsageError(f"batch_size must be at least 1, got {batch_size}")
+    batch_size = whole("batch_size", batch_size)
     calibration = run.calibration(localizer)
     thresholds = calibration.score_threshold(false_alarms), calibration.pixel_threshold(false_alarms)
     rows: list[Row] = []
     shown = Shown()
-    with result_folder(out, overwrite) as folder:
+    with result_folder(out, "score", overwrite) as folder:
+        drawn = _Pictures.of(folder, source, calibration) if pictures else None
         for batch in source.batches(batch_size):
             good = [one for one in batch if one.image is not None]
-            found = iter(_score_batch(run, good, localizer, false_alarms, folder if pictures else None))
+            found = iter(_score_batch(run, good, localizer, false_alarms, drawn))
             for one in batch:
                 if one.error is not None:
                     rows.append(Row(as_text(one.item.name), error=one.error))
@@ -159,7 +160,7 @@ def score(
 
 
 def _score_batch(
-    run: Run, loaded: Sequence[Loaded], localizer: str, false_alarms: float, folder: Path | None
+    run: Run, loaded: Sequence[Loaded], localizer: str, false_alarms: float, pictures: _Pictures | None
 ) -> list[tuple[Row, ReportImage]]:
     if not loaded:
         return []
@@ -181,31 +182,50 @@ def _score_batch(
         )
         for i in range(len(loaded))
     ]
-    if folder is not None:
-        _write_pictures(folder, names, images, verdict, float(run.calibration(localizer).peaks.max()))
+    if pictures is not None:
+        pictures.write(names, images, verdict)
     return list(zip(rows, shown, strict=True))
 
 
-def _write_pictures(folder: Path, names: Sequence[str], images: torch.Tensor, verdict: Verdict, normal_peak: float) -> None:
-    # Twice the highest peak of a held-out normal image, so that the scale is the same in every batch and every call.
-    limit = common_limit((), 2 * normal_peak) if normal_peak > 0 else 1.0
-    for i, name in enumerate(names):
-        mask = verdict.masks[i].to(torch.uint8).mul(255).numpy()
-        drawn = overlay(picture(images[i]), verdict.maps[i].numpy(), limit)
-        for kind, pixels in (("masks", mask), ("overlays", drawn)):
-            path = folder / kind / _picture_name(name)
-            with writing(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(path, encode_png(pixels))
+@dataclass(frozen=True)
+class _Pictures:
+    """The folders `masks` and `overlays`.
 
+    Attributes:
+        folder: that they lie in.
+        folders: names below it that some image has for its folder.
+        limit: the map value that an overlay shows brightest, the same in every batch and every call.
+    """
 
-def _picture_name(name: str) -> Path:
-    """`name` with .png behind it; a last part too long for that ends in a digest of the whole."""
-    path = Path(f"{name}.png")
-    if len(os.fsencode(path.name)) > _LONGEST_NAME:
-        digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
-        path = path.with_name(f"{os.fsdecode(os.fsencode(path.name)[:200])}-{digest}.png")
-    return path
+    folder: Path
+    folders: frozenset[Path]
+    limit: float
+
+    @classmethod
+    def of(cls, folder: Path, source: Source, calibration: Calibration) -> _Pictures:
+        """For the images of `source`; the brightest is twice the highest peak of a held-out normal image."""
+        folders = frozenset(above for item in source.items for above in Path(item.name).parents)
+        peak = float(calibration.peaks.max())
+        return cls(folder, folders, common_limit((), 2 * peak) if peak > 0 else 1.0)
+
+    def write(self, names: Sequence[str], images: torch.Tensor, verdict: Verdict) -> None:
+        """Mask and overlay of each image (B, C, H, W), uint8."""
+        for i, name in enumerate(names):
+            mask = verdict.masks[i].to(torch.uint8).mul(255).numpy()
+            drawn = overlay(picture(images[i]), verdict.maps[i].numpy(), self.limit)
+            for kind, pixels in (("masks", mask), ("overlays", drawn)):
+                path = self.folder / kind / self.name_of(name)
+                with writing(path):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                write_bytes(path, encode_png(pixels))
+
+    def name_of(self, name: str) -> Path:
+        """`name` with .png behind it; where that is too long, or is a folder's, its end is a digest of the whole."""
+        path = Path(f"{name}.png")
+        if len(os.fsencode(path.name)) > _LONGEST_NAME or path in self.folders:
+            digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+            path = path.with_name(f"{os.fsdecode(os.fsencode(path.name)[:200])}-{digest}.png")
+        return path
 
 
 def _write_table(folder: Path, result: Scored) -> None:

@@ -76,13 +76,15 @@ class Source:
         return len(self.items)
 
     def check_apart(self, out: Path) -> None:
-        """Refuse images that lie where the results go: they would be removed, or taken for images the next time.
+        """Refuse a run or images that lie where the results go: they would be removed, or taken for images the next time.
 
         Raises:
             UsageError: the message names one.
         """
-        place = out.resolve()
-        inside = {folder for folder in {i.path.parent for i in self.items if i.path} if folder.resolve().is_relative_to(place)}
+        place = _real(out)
+        if _real(self.run.path).is_relative_to(place):
+            raise UsageError(f"the run {shown(self.run.path)} lies in --out {shown(out)}; choose another --out")
+        inside = {folder for folder in {i.path.parent for i in self.items if i.path} if _real(folder).is_relative_to(place)}
         for item in self.items:
             if item.path is not None and item.path.parent in inside:
                 raise UsageError(f"{shown(item.path)} lies in --out {shown(out)}; choose another --out, or leave it out")
@@ -97,6 +99,8 @@ class Source:
             yield [self._load(item, strict) for item in self.items[start : start + batch_size]]
 
     def _find(self, given: str) -> list[Item]:
+        if not given:
+            raise UsageError("an image without a name: name image files, a folder, or test images such as mnist/test/00042")
         path = Path(given)
         dataset = self.run.config.dataset["name"]
         if not os.path.lexists(path) and given.split("/")[0] == dataset:
@@ -146,6 +150,11 @@ def _apart(items: Sequence[Item]) -> list[Item]:
         if apart == once:
             return once
         once = apart
+
+
+def _real(path: Path) -> Path:
+    """Links followed; Path.resolve raises on a link to itself."""
+    return Path(os.path.realpath(path))
 
 
 def _whole(path: Path) -> str:

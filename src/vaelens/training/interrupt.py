@@ -7,11 +7,11 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class StopRequests:
-    """Context manager that notes SIGINT and SIGTERM in place of what they did before, and puts that back on leaving.
+    """Context manager that notes SIGINT, SIGTERM and SIGHUP in place of what they did before, and puts that back on leaving.
 
     A second SIGINT raises KeyboardInterrupt at once. A signal that was ignored stays ignored (a job in the background),
     and outside the main thread, where Python allows no handlers, nothing is touched.

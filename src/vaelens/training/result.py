@@ -85,7 +85,7 @@ def interrupted(result: FitResult, saved: int, settings: TrainSettings, signal_n
     mend = (
         f"{result.checkpoint} holds the first {saved} of {settings.epochs} epochs: resume to go on from there"
         if saved
-        else "there is no checkpoint yet: start again"
+        else "there is no checkpoint yet: resuming begins with the first epoch"
     )
     return TrainingInterrupted(
         f"training was stopped by {cause} in epoch {min(result.epochs + 1, settings.epochs)}; {mend}",

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
-from vaelens.errors import UsageError, unknown
+from vaelens.errors import UsageError, unknown, whole
 
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -33,6 +33,8 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 """Per network what the supplement prints, and sensible values where it is silent; the comments say which is which."""
+
+_MOST, _MOST_SEED = 10**9, 2**63 - 1
 
 WARMUP_SHARE = 0.1
 """Share of the epochs over which the KL weight rises where `warmup_epochs` is not given."""
@@ -76,11 +78,12 @@ class TrainSettings:
     checkpoint_every: int = 1
 
     def __post_init__(self) -> None:
+        # YAML takes Python's own integers alone.
         for name in ("epochs", "batch_size", "checkpoint_every"):
-            _check_int(name, getattr(self, name), least=1)
-        _check_int("seed", self.seed, least=0)
+            object.__setattr__(self, name, whole(name, getattr(self, name), most=_MOST))
+        object.__setattr__(self, "seed", whole("seed", self.seed, least=0, most=_MOST_SEED))
         if self.patience is not None:
-            _check_int("patience", self.patience, least=1)
+            object.__setattr__(self, "patience", whole("patience", self.patience, most=_MOST))
         _check_number("learning_rate", self.learning_rate)
         if self.learning_rate == 0:
             raise UsageError("learning_rate must be above 0, got 0")
@@ -134,11 +137,6 @@ class TrainSettings:
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain numbers, strings and None, for YAML."""
         return asdict(self)
-
-
-def _check_int(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"{name} must be a whole number from {least} on, got {value!r}")
 
 
 def _check_number(name: str, value: object) -> None:
