@@ -128,6 +128,22 @@ def test_an_escape_sequence_does_not_reach_the_terminal(fails: Callable[..., str
     assert "\\x1b[2J" in fails("explain", tiny_run, "digits/0043", "--out", tmp_path / "a\x1b[2J", code=2)
 
 
+@pytest.mark.parametrize("how", [("--overwrite",), ("--resume",)])
+def test_stopped_before_it_began_a_training_speaks_of_its_own_run_alone(
+    how: tuple[str], cli: Callable[..., Any], tiny_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    before = (tiny_copy / "config.yaml").read_bytes()
+    monkeypatch.setattr("vaelens.oneclass.load_split", stopped)
+    done = cli("train", "digits", "--epochs", 5, "--out", tiny_copy, "--quiet", *how)
+    assert done.code == 130
+    assert done.err.startswith("vaelens: ")
+    assert ("go on with" in done.err) == (how == ("--resume",))
+    assert (tiny_copy / "config.yaml").read_bytes() == before
+
+
 def test_reproduce_says_how_to_go_on(
     cli: Callable[..., Any], small_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

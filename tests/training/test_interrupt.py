@@ -43,6 +43,7 @@ def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
         ([signal.SIGINT], FORWARDS + 5, 130, "Ctrl-C in epoch 2"),  # while it looks at the held-out images
         ([signal.SIGINT, signal.SIGINT], FORWARDS + 1, 130, "Ctrl-C in epoch 2"),
         ([signal.SIGTERM], FORWARDS + 1, 143, "SIGTERM in epoch 2"),
+        ([signal.SIGHUP], FORWARDS + 1, 129, "SIGHUP in epoch 2"),
     ],
 )
 def test_signals(
@@ -52,7 +53,7 @@ def test_signals(
         for number in signals:
             os.kill(os.getpid(), number)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     network = small.model()
     small.at_forward(network, forward, send)
     with pytest.raises(TrainingInterrupted, match=cause) as caught:

@@ -78,10 +78,10 @@ def evaluation_report(run: Run, evaluation: Evaluation, root: Path | None = None
 def _lead(evaluation: Evaluation, dataset: str, normal: int) -> str:
     aurocs = {name: result.mean for name, result in evaluation.scores.items()}
     main = MAIN_LOCALIZER if MAIN_LOCALIZER in aurocs else next(iter(aurocs))
-    others = ", ".join(f"{name} {value:.3f}" for name, value in aurocs.items() if name != main)
+    others = ", ".join(f"{name} {value:.4f}" for name, value in aurocs.items() if name != main)
     return (
         f"A variational autoencoder that has seen class {normal} of {dataset} alone tells it from the other classes with an "
-        f"image-level AUROC of {aurocs[main]:.3f} in the mean by {main}" + (f" (other scores: {others})." if others else ".")
+        f"image-level AUROC of {aurocs[main]:.4f} in the mean by {main}" + (f" (other scores: {others})." if others else ".")
     )
 
 
