@@ -157,7 +157,6 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk: Path) -> None:
 def test_results_are_replaced_on_request_alone(tmp_path: Path) -> None:
     out = tmp_path / "out"
     fill(out, file="first")
-    (out / "deeper").mkdir()
     with pytest.raises(UsageError, match="--overwrite") as error:
         fill(out, file="second")
     assert error.value.exit_code == 2
@@ -196,6 +195,17 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path, overwrite: bool) -> None
             fill(out, overwrite=overwrite, file="x")
     assert (foreign / "thesis.tex").read_text() == file.read_text() == "mine"
     assert names(tmp_path) == {"foreign", "file", "dangling"}
+
+
+def test_what_a_person_put_among_results_stays(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    fill(out, old="1", both="1")
+    (out / "notes.txt").write_text("mine")
+    fill(out, overwrite=True, both="2", new="2")
+    assert names(out) == {"both", "new", "notes.txt", MARK}
+    assert (out / "both").read_text() == "2"
+    fill(out, overwrite=True, last="3")
+    assert names(out) == {"last", "notes.txt", MARK}
 
 
 def test_results_of_another_kind_are_left_alone(tmp_path: Path) -> None:
@@ -260,7 +270,8 @@ def test_links_in_old_results_are_removed_and_not_followed(tmp_path: Path) -> No
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").write_text("mine")
     out = tmp_path / "out"
-    fill(out, file="first")
+    fill(out, link="first")
+    (out / "link").unlink()
     (out / "link").symlink_to(tmp_path / "precious")
     fill(out, overwrite=True, other="x")
     assert names(out) == {"other", MARK}

@@ -180,6 +180,11 @@ def test_explain_takes_another_attention(run: Run, images: Tensor) -> None:
         (lambda run: run.localize(torch.zeros(1, 1, 28, 28, dtype=torch.uint8)), "to_float"),
         (lambda run: run.explain(torch.zeros(1, 1, 28, 28, dtype=torch.uint8)), "to_float"),
         (lambda run: run.reconstruct(torch.zeros(1, 1, 28, 28, dtype=torch.float64)), "to_float"),
+        (lambda run: run.explain([1]), "list"),  # type: ignore[arg-type]
+        (lambda run: run.localize(None), "NoneType"),  # type: ignore[arg-type]
+        (lambda run: run.localize(torch.zeros(1, 1, 28, 28, device="meta")), "in memory"),
+        (lambda run: run.localize(torch.full((1, 1, 28, 28), 255.0)), "255"),
+        (lambda run: run.explain(torch.full((1, 1, 28, 28), float("nan"))), "nan"),
         (lambda run: run.localizer("guess"), "deviation"),
         (lambda run: run.calibration("guess"), "deviation"),
         (lambda run: run.attend("conv9"), "encoder.relu2"),

@@ -223,7 +223,10 @@ def test_an_evaluation_is_written_whole_or_not_at_all(copy: Path, monkeypatch: p
         write_evaluation(loaded, other)
     assert (report.parent / "evaluation.json").read_text() == before
     monkeypatch.undo()
+    (report.parent / "notes.txt").write_text("mine")
+    (report.parent / MARK).unlink()
     write_evaluation(loaded, other)
+    assert (report.parent / "notes.txt").read_text() == "mine"
     assert (report.parent / "evaluation.json").read_text() != before
 
 

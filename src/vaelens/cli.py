@@ -336,7 +336,7 @@ def main() -> None:
     code = run_command(_in_a_folder)
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)  # all is said and done
+            signal.signal(getattr(signal, name), lambda *_: None)  # all is said and done
     sys.exit(code)
 
 

@@ -125,17 +125,7 @@ def _stoppable() -> Iterator[None]:
     Those that follow are ignored, since they would cut off what it undoes on its way out.
     """
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        if _importing(frame):
-            # Raised in the middle of an import it may be lost, or leave a library half there: once more in a moment.
-            later = threading.Timer(0.05, signal.raise_signal, (number,))
-            later.daemon = True
-            later.start()
-            return
-        for each in ours:
-            signal.signal(each, signal.SIG_IGN)
-        raise Stopped(number)
-
+    stop = _Stop()
     before = {}
     if threading.current_thread() is threading.main_thread():
         there = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -148,6 +138,29 @@ def _stoppable() -> Iterator[None]:
     finally:
         for number in ours:
             signal.signal(number, before[number])
+
+
+class _Stop:
+    """A handler that raises `Stopped` once."""
+
+    def __init__(self) -> None:
+        self._spent = False
+
+    def spend(self) -> None:
+        """From now on signals are ignored: the process is on its way out."""
+        self._spent = True
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self._spent:
+            return
+        if _importing(frame):
+            # Raised in the middle of an import it may be lost, or leave a library half there: once more in a moment.
+            later = threading.Timer(0.05, signal.raise_signal, (number,))
+            later.daemon = True
+            later.start()
+            return
+        self._spent = True
+        raise Stopped(number)
 
 
 def _importing(frame: FrameType | None) -> bool:

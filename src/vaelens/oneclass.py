@@ -120,7 +120,7 @@ def calibrate(model: ConvVAE, train: Tensor, held_out: Tensor, layer: str | None
         held_out: normal images (M, C, H, W), uint8, that the training never saw.
         layer: whose feature map.
     """
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(train), generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
     kept = train[order[:REFERENCES].sort().values]
     mean, logvar = codes(model, held_out)
     tensors = {"normal.images": kept, "held_out.mean": mean, "held_out.logvar": logvar}

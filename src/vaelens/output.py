@@ -96,7 +96,8 @@ def _check_kind(out: Path, kind: str) -> None:
     """Raise UsageError where what `out` holds was not made by `kind`."""
     mark = out / MARK
     with writing(out):
-        made_by = mark.read_text(encoding="utf-8", errors="replace").strip()[:40] if mark.is_file() else None
+        lines = mark.read_text(encoding="utf-8", errors="replace").splitlines() if mark.is_file() else None
+    made_by = None if lines is None else "".join(lines[:1]).strip()[:40]
     if made_by != kind:
         by = "was not written by vaelens" if made_by is None else f"holds what 'vaelens {made_by}' wrote, not '{kind}',"
         raise UsageError(f"{out} {by} and is left alone; choose another --out")
@@ -141,20 +142,28 @@ def holds_something(folder: Path, besides: str | None = None) -> bool:
 
 
 @contextmanager
-def result_folder(out: Path, kind: str, overwrite: bool = False) -> Iterator[Path]:
+def result_folder(out: Path, kind: str, overwrite: bool = False, inside_ours: bool = False) -> Iterator[Path]:
     """A folder to write results into, which becomes `out` at the end of the block, and vanishes if the block fails.
 
     Args:
         out: the folder.
         kind: what makes it, such as "score".
-        overwrite: whether results of that kind that are there may be replaced.
+        overwrite: whether results of that kind that are there may be replaced; what else lies among them stays.
+        inside_ours: whether the place is a part of something of ours, and what lies there needs no mark.
 
     Raises:
         UsageError: see `check_free`.
         OutputError: the place cannot be written, or the disk is full.
     """
     out = Path(out)
-    check_free(out, kind, overwrite)
+
+    def check() -> None:
+        if inside_ours:
+            check_folder(out)
+        else:
+            check_free(out, kind, overwrite)
+
+    check()
     # A folder that is there is filled and not replaced: it may be a mounted disk, or the folder that the caller is in.
     there = out.is_dir()
     made = [] if there else _missing(out.parent)
@@ -167,8 +176,10 @@ def result_folder(out: Path, kind: str, overwrite: bool = False) -> Iterator[Pat
                 staged.chmod(0o777 & ~_umask())
                 (staged / MARK).write_text(kind, encoding="utf-8")
             yield staged
-            check_free(out, kind, overwrite)
+            check()
             with writing(out):
+                names = sorted(entry.name for entry in staged.iterdir() if entry.name != MARK)
+                (staged / MARK).write_text("\n".join([kind, *names]), encoding="utf-8", errors="surrogateescape")
                 if there:
                     _refill(out, staged)
                 else:
@@ -196,9 +207,12 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 def _refill(out: Path, staged: Path) -> None:
-    """Replace what `out` holds with what `staged` holds."""
+    """Replace the results that `out` holds, and nothing of the person's, with those in `staged`."""
+    mark = out / MARK
+    lines = mark.read_text(encoding="utf-8", errors="surrogateescape").splitlines() if mark.is_file() else []
+    ours = {*lines[1:], *(entry.name for entry in staged.iterdir())} - {MARK}
     for entry in out.iterdir():
-        if entry.name.startswith(_STAGED) or entry.name == MARK:
+        if entry.name not in ours:
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)

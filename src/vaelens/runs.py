@@ -223,7 +223,12 @@ def load_run(path: str | Path) -> Run:
 
 
 def _check_floats(images: Tensor) -> None:
+    if not isinstance(images, Tensor) or images.layout != torch.strided or images.is_meta:
+        raise UsageError(f"images are a dense tensor (B, C, H, W) in memory, got {type(images).__name__}")
     if images.dtype != torch.float32:
         raise UsageError(f"images are float32 in [0, 1], got {images.dtype}; vaelens.data.images.to_float makes bytes such")
     if not len(images):
         raise UsageError(f"images are a batch (B, C, H, W) of at least one, got {tuple(images.shape)}")
+    least, most = float(images.min()), float(images.max())
+    if not (least >= 0 and most <= 1):  # NaN is neither
+        raise UsageError(f"images are float32 in [0, 1], got values from {least:g} to {most:g}")

@@ -193,6 +193,15 @@ def test_a_server_that_ignores_ranges_is_read_from_the_start(start, target: Path
     assert len(mirror.seen) == 1
 
 
+def test_a_page_in_place_of_the_file_leaves_what_is_there(start, target: Path) -> None:
+    target.parent.mkdir()
+    part_of(target).write_bytes(CONTENT[:-1000])
+    portal, mirror = start(ranges=False, files={"data.gz": b"<html>" * 99}), start()
+    get(target, portal, mirror, size=len(CONTENT))
+    assert only_the_target(target)
+    assert mirror.seen == [("/data.gz", f"bytes={len(CONTENT) - 1000}-")]
+
+
 def test_leftovers_that_do_not_fit_are_thrown_away(start, target: Path) -> None:
     target.parent.mkdir()
     part_of(target).write_bytes(b"x" * 1000)

@@ -258,3 +258,17 @@ def test_it_prints(browser: Any, report_file: Path) -> None:
     assert found.page.locator("#image-0 summary").is_visible()
     assert found.page.pdf().startswith(b"%PDF")
     found.context.close()
+
+
+def test_scores_that_are_infinite_are_the_highest_and_the_lowest(
+    browser: Any, make_image: Any, make_report: Any, tmp_path: Path
+) -> None:
+    scores = {"c": 3.0, "inf": float("inf"), "minus": float("-inf"), "none": float("nan"), "huge": 1e300, "zero": 0.0}
+    write_report(make_report(*(make_image(name, score) for name, score in scores.items())), tmp_path / "report.html")
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    names = "Array.from(document.querySelectorAll('.card'), card => card.dataset.name)"
+    assert page.evaluate(names) == ["inf", "huge", "c", "zero", "minus", "none"]
+    page.select_option("#sort", "score-up")
+    assert page.evaluate(names) == ["minus", "zero", "c", "huge", "inf", "none"]
+    page.close()

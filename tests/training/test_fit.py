@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import gzip
 import math
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -175,18 +178,65 @@ def test_frozen_parts_stay(small: ModuleType, tmp_path: Path) -> None:
     assert changed == {"encoder", "mean", "logvar"}
 
 
-def test_tensorboard_gets_the_same_figures(done: tuple[nn.Module, FitResult, Path]) -> None:
-    from tensorboardX.proto.event_pb2 import Event
+def tensorboard(out: Path) -> dict[tuple[str, int], float]:
+    """What TensorBoard shows: the figures by name and step, less those that a later file takes back."""
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
     from tensorboardX.record_writer import RecordWriter  # noqa: F401  (the module that defines the framing)
 
-    (file,) = (done[2] / "logs" / "tensorboard").glob("events.out.tfevents.*")
     found: dict[tuple[str, int], float] = {}
-    data = file.read_bytes()
-    while data:  # length (8 bytes), its checksum (4), the event, its checksum (4)
-        length = int.from_bytes(data[:8], "little")
-        event = Event.FromString(data[12 : 12 + length])
-        found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
-        data = data[16 + length :]
+    for file in sorted((out / "logs" / "tensorboard").glob("events.out.tfevents.*")):
+        data = file.read_bytes()
+        while data:  # length (8 bytes), its checksum (4), the event, its checksum (4)
+            length = int.from_bytes(data[:8], "little")
+            event = Event.FromString(data[12 : 12 + length])
+            if event.session_log.status == SessionLog.START:
+                found = {key: value for key, value in found.items() if key[1] < event.step}
+            for value in event.summary.value:
+                assert (value.tag, event.step) not in found
+                found[value.tag, event.step] = value.simple_value
+            data = data[16 + length :]
+    return found
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_tensorboard_has_every_epoch_once_after_resuming(small: ModuleType, tmp_path: Path, every: int) -> None:
+    """Also at once, within the second that names its files, and after a stop before the first checkpoint."""
+
+    class Killed(Exception):
+        pass
+
+    def kill(*_: Any) -> None:
+        raise Killed
+
+    network = small.model()
+    small.at_forward(network, 15, kill)
+    with pytest.raises(Killed):
+        small.train(tmp_path, network, epochs=5, logger="both", checkpoint_every=every)
+    for epochs in (5, 6):
+        result = small.train(tmp_path, epochs=epochs, logger="both", checkpoint_every=every, resume=True)[1]
+    found = tensorboard(tmp_path)
+    assert sorted(step for name, step in found if name == "train/loss") == [1, 2, 3, 4, 5, 6]
+    for row in result.history:
+        assert found["train/loss", int(row["epoch"])] == pytest.approx(row["train/loss"], rel=1e-6)
+
+
+def test_what_belongs_to_the_process_is_as_before(small: ModuleType, tmp_path: Path) -> None:
+    code = (
+        "import sys, warnings, torch; sys.path.insert(0, sys.argv[1]); import small_run; from pathlib import Path\n"
+        "small_run.digits(0, 2)\n"
+        "torch.backends.cudnn.benchmark = True\n"
+        "before = warnings.formatwarning, list(warnings.filters)\n"
+        "small_run.train(Path(sys.argv[2]), epochs=1)\n"
+        "assert (warnings.formatwarning, list(warnings.filters)) == before\n"
+        "assert torch.backends.cudnn.benchmark"
+    )
+    command = [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_tensorboard_gets_the_same_figures(done: tuple[nn.Module, FitResult, Path]) -> None:
+    found = tensorboard(done[2])
     for row in done[1].history:
         for name, value in row.items():
             if name != "epoch":

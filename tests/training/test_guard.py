@@ -29,7 +29,7 @@ def test_the_message() -> None:
         guard.check(torch.tensor(math.nan), "loss", 2, 6, torch.tensor([7, 3, 50, 51, 52]))
     assert str(caught.value) == (
         "the loss is nan at epoch 3, batch 7 (007.png, 003.png, 050.png and 2 more): lower learning_rate (now 0.5), "
-        "set precision to 32, or check those images; the last checkpoint is kept"
+        "set precision to 32, or check those images; a checkpoint saved before it is kept"
     )
 
 

@@ -176,12 +176,12 @@ def _stream(url: str, part: IO[bytes], wanted: _Wanted) -> None:
         raise _MirrorError(_why(error)) from None
     with contextlib.closing(response):
         start, total = _extent(response)
-        if start != have:
-            if start:
-                raise _MirrorError(f"it answered with another range (from byte {start}, not {have})")
-            part.truncate(0)
+        if start not in (0, have):
+            raise _MirrorError(f"it answered with another range (from byte {start}, not {have})")
         if wanted.size is not None and total is not None and total != wanted.size:
             raise _MirrorError(f"its file has {total:,} bytes, not {wanted.size:,}")
+        if start != have:  # the whole file, and not from where we were: begin anew
+            part.truncate(0)
         _append(response, part, wanted, wanted.size if total is None else total)
 
 

@@ -119,7 +119,7 @@ def one_class(
     if normals in (0, len(test)):
         lack = f"image of class {normal}" if normals == 0 else f"image of a class other than {normal}"
         raise DataError(f"{dataset_name}: the test set has no {lack}, so nothing can be told apart")
-    order = torch.randperm(total, generator=_generator(seed))
+    order = torch.randperm(total, generator=_generator(seed), device="cpu")
     return OneClassSplit(
         dataset=dataset_name,
         normal=normal,

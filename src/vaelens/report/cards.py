@@ -81,7 +81,8 @@ class Card:
     @property
     def data_score(self) -> str:
         """The score in full, for sorting; empty where there is none."""
-        return repr(self.score) if self.has_score else ""
+        # As JavaScript spells it.
+        return repr(self.score).replace("inf", "Infinity") if self.has_score else ""
 
     @property
     def share(self) -> str:

@@ -34,7 +34,7 @@ def render(report: Report, *, most: int = 500, seed: int = 0) -> str:
 
     Returns:
         HTML that encodes as UTF-8. Images and maps are embedded as PNG, smaller the more there are: with up to 500
-        images the file stays under about 15 MB.
+        images the file stays under about 20 MB.
 
     Raises:
         UsageError: `most` below 1.

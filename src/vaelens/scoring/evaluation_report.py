@@ -36,7 +36,7 @@ def write_evaluation(run: Run, evaluation: Evaluation, root: Path | None = None,
     """
     report = evaluation_report(run, evaluation, root, figures)
     out = run.path / "report"
-    with result_folder(out, "evaluate", overwrite=True) as folder:
+    with result_folder(out, "evaluate", overwrite=True, inside_ours=True) as folder:
         write_json(folder / "evaluation.json", evaluation.to_dict())
         write_report(report, folder / "report.html")
     return out / "report.html"

@@ -74,8 +74,8 @@ class Batches:
     def order(self, epoch: int) -> Tensor:
         """Indices (N,) in the order of that epoch."""
         if self._seed is None:
-            return torch.arange(len(self._images))
-        return torch.randperm(len(self._images), generator=seeded(self._seed, "order", epoch))
+            return torch.arange(len(self._images), device="cpu")
+        return torch.randperm(len(self._images), generator=seeded(self._seed, "order", epoch), device="cpu")
 
     def __iter__(self) -> Iterator[Batch]:
         # A generator, so that the order is drawn with the first batch: an iterator may be made before `set_epoch`.
@@ -112,7 +112,7 @@ def derived_seed(seed: int, purpose: str, number: int) -> int:
 
 def seeded(seed: int, purpose: str, number: int) -> torch.Generator:
     """A generator on the CPU, seeded by `derived_seed`."""
-    return torch.Generator().manual_seed(derived_seed(seed, purpose, number))
+    return torch.Generator("cpu").manual_seed(derived_seed(seed, purpose, number))
 
 
 def fingerprint(images: Tensor) -> str:

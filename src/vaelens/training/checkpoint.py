@@ -76,6 +76,8 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
         partial.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports some failed writes as RuntimeError
         partial.unlink(missing_ok=True)
+        if isinstance(error.__context__, KeyboardInterrupt):  # it came during torch's write, which made another error of it
+            raise KeyboardInterrupt from error
         raise cannot_write(path, error) from error
 
 

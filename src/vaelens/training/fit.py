@@ -16,7 +16,7 @@ from vaelens.training.collapse import CollapseWatch
 from vaelens.training.device import pick_accelerator, pick_precision
 from vaelens.training.interrupt import StopRequests
 from vaelens.training.logs import EpochLogs
-from vaelens.training.process import quiet, unchanged_globals
+from vaelens.training.process import plain_warnings, quiet, unchanged_globals
 from vaelens.training.progress import TrainingProgress
 from vaelens.training.result import FitResult, TrainingInterrupted, interrupted
 from vaelens.training.settings import TrainSettings
@@ -95,8 +95,9 @@ def fit(
                 raise interrupted(result(stopped=True), state.epochs_saved, settings, requests.signal)
 
         try:
-            from vaelens.training.callbacks import EpochKeeper, WholeFileIO  # takes seconds: imports Lightning
-            from vaelens.training.module import VAEModule
+            with plain_warnings():
+                from vaelens.training.callbacks import EpochKeeper, WholeFileIO  # takes seconds: imports Lightning
+                from vaelens.training.module import VAEModule
 
             lightning_module = (module or VAEModule)(model, settings, train, held_out)
             loaded = None

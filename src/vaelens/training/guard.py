@@ -76,5 +76,5 @@ class FiniteGuard:
         return (
             f"the {seen.what} is {seen.value.item():g} at epoch {seen.epoch + 1}, batch {seen.batch + 1} ({images}): "
             f"lower learning_rate (now {self._settings.learning_rate:g}), {precision}or check those images; "
-            + ("the last checkpoint is kept" if seen.epoch else "no epoch was done")
+            + ("a checkpoint saved before it is kept" if seen.epoch else "no epoch was done")
         )

@@ -23,6 +23,7 @@ class StopRequests:
     def __init__(self) -> None:
         self.signal: int | None = None
         self._before: dict[signal.Signals, Any] = {}
+        self._insisted = False
 
     def __enter__(self) -> StopRequests:
         if threading.current_thread() is threading.main_thread():
@@ -35,9 +36,13 @@ class StopRequests:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, before in self._before.items():
+            if self.signal is not None and hasattr(before, "spend"):
+                before.spend()  # what stops on the first signal has had it
             signal.signal(number, before)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None and number == signal.SIGINT:
+        if self.signal is None:
+            self.signal = number
+        elif number == signal.SIGINT and not self._insisted:
+            self._insisted = True
             raise KeyboardInterrupt
-        self.signal = number

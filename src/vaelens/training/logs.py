@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,10 @@ class EpochLogs:
             if tensorboard:
                 from tensorboardX import SummaryWriter
 
-                purge = epochs_done + 1 if epochs_done else None
-                self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge)
+                # Files are named by the second: without more a run resumed within it would write over its own record.
+                suffix = f".{time.time_ns():020d}"
+                place = str(folder / "tensorboard")
+                self._writer = SummaryWriter(place, purge_step=epochs_done + 1, filename_suffix=suffix)
         except OSError as error:
             raise cannot_write(folder, error) from error
 

@@ -17,6 +17,7 @@ def unchanged_globals(accelerator: str) -> Iterator[None]:
     cuda = accelerator == "cuda"
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     fill = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    benchmark = torch.backends.cudnn.benchmark
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if cuda else []), torch.enable_grad():
         try:
             if cuda:  # on the CPU all that these networks use is deterministic as it is
@@ -25,7 +26,19 @@ def unchanged_globals(accelerator: str) -> Iterator[None]:
             yield
         finally:
             torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+            torch.backends.cudnn.benchmark = benchmark
             deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Keeps what Lightning's import changes of how warnings are printed, and which, for all of the process."""
+    how = warnings.formatwarning
+    with warnings.catch_warnings():
+        try:
+            yield
+        finally:
+            warnings.formatwarning = how
 
 
 @contextmanager
