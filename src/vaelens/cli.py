@@ -334,9 +334,11 @@ def main() -> None:
     """The entry point of the `vaelens` command."""
     mend_streams()
     code = run_command(_in_a_folder)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), lambda *_: None)  # all is said and done
+    # All is said and done. Ignored by a function first, which takes what is on its way; on exit Python undoes functions alone.
+    for ignored in (lambda *_: None, signal.SIG_IGN):
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), ignored)
     sys.exit(code)
 
 
