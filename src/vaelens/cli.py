@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
-from vaelens.console import Stopped, downloading, mend_streams, print_json, print_table, progress_bar, run_command, say
+from vaelens.console import (
+    Stopped,
+    downloading,
+    ignore_signals,
+    mend_streams,
+    print_json,
+    print_table,
+    progress_bar,
+    run_command,
+    say,
+)
 
 app = typer.Typer(
     name="vaelens",
@@ -334,11 +343,7 @@ def main() -> None:
     """The entry point of the `vaelens` command."""
     mend_streams()
     code = run_command(_in_a_folder)
-    # All is said and done. Ignored by a function first, which takes what is on its way; on exit Python undoes functions alone.
-    for ignored in (lambda *_: None, signal.SIG_IGN):
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), ignored)
+    ignore_signals()
     sys.exit(code)
 
 

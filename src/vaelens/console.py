@@ -16,6 +16,7 @@ from typing import Any
 
 from vaelens.errors import VaelensError
 from vaelens.output import to_json
+from vaelens.training.interrupt import SIGNALS, called
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -114,7 +115,7 @@ class Stopped(BaseException):
     """
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name}")
+        super().__init__(f"stopped by {called(number)}")
         self.number = number
 
 
@@ -124,12 +125,10 @@ def _stoppable() -> Iterator[None]:
 
     Those that follow are ignored, since they would cut off what it undoes on its way out.
     """
-
     stop = _Stop()
     before = {}
     if threading.current_thread() is threading.main_thread():
-        there = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-        before = {number: signal.getsignal(number) for number in there}
+        before = {number: signal.getsignal(number) for number in SIGNALS}
     ours = [number for number, how in before.items() if how in (signal.SIG_DFL, signal.default_int_handler)]
     for number in ours:
         signal.signal(number, stop)
@@ -161,6 +160,13 @@ class _Stop:
             return
         self._spent = True
         raise Stopped(number)
+
+
+def ignore_signals() -> None:
+    """For the very end: by a function first, which takes what is on its way; on exit Python undoes functions alone."""
+    for ignored in (lambda *_: None, signal.SIG_IGN):
+        for number in SIGNALS:
+            signal.signal(number, ignored)
 
 
 def _importing(frame: FrameType | None) -> bool:

@@ -94,13 +94,18 @@ def check_free(out: Path, kind: str, overwrite: bool = False) -> None:
 
 def _check_kind(out: Path, kind: str) -> None:
     """Raise UsageError where what `out` holds was not made by `kind`."""
-    mark = out / MARK
-    with writing(out):
-        lines = mark.read_text(encoding="utf-8", errors="replace").splitlines() if mark.is_file() else None
+    lines = _read_mark(out)
     made_by = None if lines is None else "".join(lines[:1]).strip()[:40]
     if made_by != kind:
         by = "was not written by vaelens" if made_by is None else f"holds what 'vaelens {made_by}' wrote, not '{kind}',"
         raise UsageError(f"{out} {by} and is left alone; choose another --out")
+
+
+def _read_mark(out: Path) -> list[str] | None:
+    """What made the results in `out`, and then their names, a line each; None where there is no mark."""
+    mark = out / MARK
+    with writing(out):
+        return mark.read_text(encoding="utf-8", errors="backslashreplace").splitlines() if mark.is_file() else None
 
 
 @contextmanager
@@ -174,12 +179,11 @@ def result_folder(out: Path, kind: str, overwrite: bool = False, inside_ours: bo
         try:
             with writing(out):
                 staged.chmod(0o777 & ~_umask())
-                (staged / MARK).write_text(kind, encoding="utf-8")
             yield staged
             check()
             with writing(out):
-                names = sorted(entry.name for entry in staged.iterdir() if entry.name != MARK)
-                (staged / MARK).write_text("\n".join([kind, *names]), encoding="utf-8", errors="surrogateescape")
+                names = sorted(entry.name for entry in staged.iterdir())
+                (staged / MARK).write_text("\n".join([kind, *names]), encoding="utf-8", errors="backslashreplace")
                 if there:
                     _refill(out, staged)
                 else:
@@ -208,8 +212,7 @@ def _remove_empty(folders: list[Path]) -> None:
 
 def _refill(out: Path, staged: Path) -> None:
     """Replace the results that `out` holds, and nothing of the person's, with those in `staged`."""
-    mark = out / MARK
-    lines = mark.read_text(encoding="utf-8", errors="surrogateescape").splitlines() if mark.is_file() else []
+    lines = _read_mark(out) or []
     ours = {*lines[1:], *(entry.name for entry in staged.iterdir())} - {MARK}
     for entry in out.iterdir():
         if entry.name not in ours:

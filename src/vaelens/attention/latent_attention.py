@@ -98,7 +98,7 @@ class LatentAttention:
     @property
     def method(self) -> str:
         """The method in use: "closed_form" or "vjp"."""
-        return "vjp" if self._asked_method == "vjp" or self._why_not_now() else "closed_form"
+        return "vjp" if self._way()[1] else "closed_form"
 
     @property
     def layers(self) -> dict[str, tuple[int, int, int]]:
@@ -180,11 +180,10 @@ class LatentAttention:
         before = Snapshot(self.model, images.device)
         renewed = False
         while True:
-            why_not = "method is 'vjp'" if self._asked_method == "vjp" else self._why_not_now(logvar, images)
+            plan, why_not = self._way(logvar, images)
             if why_not and self._asked_method == "closed_form":
                 self._refuse(why_not)
             try:
-                plan = self.plan if why_not else self._proven(images)
                 return encode(self.model, images, plan, not why_not, self.memory)
             except NoClosedForm as reason:
                 self._refused[_state(self.model)] = str(reason)  # so that the next round, and the next call, takes products
@@ -199,23 +198,25 @@ class LatentAttention:
                     self._make_plan(images[:2])
             before.restore()
 
-    def _why_not_now(self, logvar: bool = False, images: Tensor | None = None) -> str:
-        """Why there is no closed form as the model is at this moment; empty where there is one."""
-        head = self.plan.head
-        if head is None:
-            return self.plan.why_not
-        why_not = head.why_not_now() or self._refused.get(_state(self.model), "")
+    def _way(self, logvar: bool = False, images: Tensor | None = None) -> tuple[Plan, str]:
+        """The plan as the model is at this moment, and why it has no closed form; empty where it has one."""
+        plan = self.plan
+        if self._asked_method == "vjp":
+            return plan, "method is 'vjp'"
+        if plan.head is None:
+            return plan, plan.why_not
+        state = _state(self.model)
+        why_not = plan.head.why_not_now() or self._refused.get(state, "")
         if why_not:
-            return why_not
-        confirmed = self._proven(images)
+            return plan, why_not
+        confirmed = self._proven(state, images)
         if confirmed.head is not None and logvar and "logvar" not in confirmed.head.finals:
-            return "the log variance does not share the layers that lead to the mean"
-        return confirmed.why_not
+            return confirmed, "the log variance does not share the layers that lead to the mean"
+        return confirmed, confirmed.why_not
 
     @_disable_dynamo
-    def _proven(self, images: Tensor | None) -> Plan:
-        """The plan, as far as autograd confirms it in the state that the model is in: for any images, or else for these."""
-        state = _state(self.model)
+    def _proven(self, state: tuple[int, ...], images: Tensor | None) -> Plan:
+        """The plan, as far as autograd confirms it in the `state` that the model is in: for any images, or else for these."""
         if state in self._proofs:
             return self._proofs[state]
         plan, for_all = proven(self.model, trial_images(self._like, self.plan), self.plan, self.memory)
@@ -275,12 +276,12 @@ class LatentAttention:
         self._like = probe[:0].detach()
         self._refused.clear()
         self._proofs.clear()
-        why_not = plan.why_not if self._asked_method == "vjp" else self._why_not_now()
-        never = plan.head is None or any(proof.head is None for proof in self._proofs.values())
-        if self._asked_method == "closed_form" and never:
+        confirmed, why_not = self._way()
+        if self._asked_method == "closed_form" and confirmed.head is None:
             self._plan = None
             self._refuse(why_not, plan.layer)
-        log.info("layer '%s' %s: %s%s", plan.layer, plan.shape, self.method, f" because {why_not}" if why_not else "")
+        method = f"vjp because {why_not}" if why_not else "closed_form"
+        log.info("layer '%s' %s: %s", plan.layer, plan.shape, method)
 
     def _refuse(self, why: str, layer: str | None = None) -> None:
         raise UsageError(f"no closed form at layer '{layer or self.layer}': {why}; use method='auto' or 'vjp'")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vaelens.errors import VaelensError
 from vaelens.objectives import ACTIVE_NATS
+from vaelens.training.interrupt import called
 from vaelens.training.logs import Row
 from vaelens.training.settings import TrainSettings
 
@@ -81,14 +82,13 @@ class TrainingInterrupted(VaelensError):
 
 def interrupted(result: FitResult, saved: int, settings: TrainSettings, signal_number: int) -> TrainingInterrupted:
     """The error for a run that a signal stopped; `saved` is the number of epochs in its checkpoint."""
-    cause = "Ctrl-C" if signal_number == signal.SIGINT else signal.Signals(signal_number).name
     mend = (
         f"{result.checkpoint} holds the first {saved} of {settings.epochs} epochs: resume to go on from there"
         if saved
         else "there is no checkpoint yet: resuming begins with the first epoch"
     )
     return TrainingInterrupted(
-        f"training was stopped by {cause} in epoch {min(result.epochs + 1, settings.epochs)}; {mend}",
+        f"training was stopped by {called(signal_number)} in epoch {min(result.epochs + 1, settings.epochs)}; {mend}",
         result,
         signal_number,
     )
