@@ -33,27 +33,6 @@ def fails(*arguments: object, code: int, cwd: Path | None = None) -> str:
     return lines[0]
 
 
-def fastest(*command: str) -> float:
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, *command], check=True, capture_output=True)
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-def test_starts_fast_and_without_torch() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", "import vaelens, vaelens.cli, sys; print('torch' in sys.modules)"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout.strip() == "False"
-    bare = fastest("-c", "pass")
-    assert fastest("-c", "import vaelens") - bare < 0.3
-    assert fastest("-m", "vaelens", "--help") < 0.6
-
-
 @pytest.mark.parametrize("command", ["demo", "train", "explain", "score", "evaluate", "reproduce"])
 def test_help_has_an_example(command: str) -> None:
     assert f"Example: vaelens {command}" in vaelens(command, "--help").stdout
