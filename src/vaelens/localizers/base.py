@@ -41,6 +41,19 @@ class Localizer(ABC):
     def fit(self, normal: Tensor) -> Self:
         """Learn from normal images (N, C, H, W), uint8 or float in [0, 1]. Returns itself."""
 
+    def state(self) -> dict[str, Tensor]:
+        """What `fit` learned and would take long to learn again, for a run to keep; empty where fitting is quick."""
+        return {}
+
+    def restore(self, normal: Tensor, state: dict[str, Tensor]) -> Self:
+        """Fitted as the one was that gave `state`. Returns itself.
+
+        Args:
+            normal: the normal images (N, C, H, W) of that fit.
+            state: what `state()` gave.
+        """
+        return self.fit(normal)
+
     @abstractmethod
     def localize(self, images: Tensor) -> Localization:
         """Maps and scores of images (B, C, H, W), float in [0, 1].
