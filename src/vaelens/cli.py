@@ -82,12 +82,27 @@ def demo(
 
 @app.command(epilog="Example: vaelens train mnist --root data/mnist --normal 1 --out runs/ones")
 def train(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="digits or mnist")],
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="digits, mnist, ucsd-ped1, ucsd-ped2, mvtec or folder")],
     out: Out,
     root: Root = None,
     normal: Annotated[Optional[int], typer.Option(help="the class that is normal; default: 1")] = None,  # noqa: UP045
+    category: Annotated[Optional[str], typer.Option(help="of mvtec, such as screw")] = None,  # noqa: UP045
     held_out: Annotated[Optional[float], typer.Option(help="share of normal images kept for calibration")] = None,  # noqa: UP045
-    objective: Annotated[Optional[str], typer.Option(help="vae or beta; default: vae")] = None,  # noqa: UP045
+    size: Annotated[Optional[str], typer.Option(help="pixels a side, or HEIGHTxWIDTH")] = None,  # noqa: UP045
+    frames: Annotated[Optional[int], typer.Option(help="of a video: neighbouring frames as channels, such as 3")] = None,  # noqa: UP045
+    brightness: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option(
+            "--even-brightness/--raw-brightness", help="even out each image's brightness; default: for mvtec and folder"
+        ),
+    ] = None,
+    fixed_camera: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option("--fixed-camera/--free-camera", help="whether a place always shows the same thing; default: for ucsd"),
+    ] = None,
+    augment: Annotated[Optional[str], typer.Option(help="auto, none, or such as rotate30,mirror,flip")] = None,  # noqa: UP045
+    network: Annotated[Optional[str], typer.Option(help="mnist, ucsd, mvtec or compact; default: the data set's")] = None,  # noqa: UP045
+    objective: Annotated[Optional[str], typer.Option(help="vae, beta, ae, ae-ssim or anogan; default: vae")] = None,  # noqa: UP045
     beta: Annotated[Optional[float], typer.Option(help="weight of the KL divergence, with --objective beta")] = None,  # noqa: UP045
     latents: Annotated[Optional[int], typer.Option(help="number of latents; default: 32")] = None,  # noqa: UP045
     layer: Annotated[Optional[str], typer.Option(help="layer to explain; default: the last feature map")] = None,  # noqa: UP045
@@ -106,7 +121,9 @@ def train(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a VAE on one class of a data set and calibrate it on held-out images of that class.
+    """Train on the normal images of a data set, and calibrate on held-out ones.
+
+    Of digits and mnist one class is normal. Of a folder the images in ROOT/train/good are, or all that ROOT holds.
 
     Stopped at any moment (Ctrl-C, kill, power), the same command with --resume goes on from the last epoch and comes to
     the same weights.
@@ -135,14 +152,22 @@ def train(
             dataset,
             normal=normal,
             root=root,
+            category=category,
             held_out=held_out,
+            size=_size(size),
+            frames=frames,
+            brightness=brightness,
+            fixed_camera=fixed_camera,
+            network=network,
             latent_dim=latents,
             layer=layer,
             objective=objective,
+            augmentation=augment,
             resume=resume,
             overwrite=overwrite,
             progress=not quiet,
             downloading=downloading,
+            notice=lambda line: say(f"vaelens: {line}"),
             **settings,
         )
     except (TrainingInterrupted, Stopped) as error:
@@ -155,7 +180,11 @@ def train(
         return
     metrics = run.metrics
     loss = metrics["losses"].get("val/loss", metrics["losses"]["train/loss"])
-    print(f"{run.path}: {metrics['epochs']} epochs in {metrics['seconds']:.0f} s, held-out loss {loss:.2f} nats per image,")
+    done = f"{run.path}: {metrics['epochs']} epochs in {metrics['seconds']:.0f} s"
+    if not run.has_posterior:
+        print(f"{done}, loss {loss:.4g}; localizer {run.main_localizer}")
+        return
+    print(f"{done}, held-out loss {loss:.2f} nats per image,")
     print(f"{metrics['active_latents']} of {run.model.latent_dim} latents active; layer {run.attention.layer} by ", end="")
     print(run.attention.method.replace("_", " "))
 
@@ -199,7 +228,7 @@ def score(
     run: RunFolder,
     source: Annotated[list[str], typer.Argument(metavar="FOLDER", help="folder of images, files, or names of test images")],
     out: Out,
-    localizer: Annotated[str, typer.Option(help="whose scores and maps")] = "deviation",
+    localizer: Annotated[Optional[str], typer.Option(help="whose scores and maps; default: the run's main one")] = None,  # noqa: UP045
     false_alarms: Annotated[float, typer.Option(help="share of normal images that may be flagged")] = 0.05,
     batch_size: Annotated[int, typer.Option(help="images at once")] = 64,
     pictures: Annotated[bool, typer.Option(help="write masks and overlays")] = True,
@@ -243,22 +272,34 @@ def score(
 @app.command(epilog="Example: vaelens evaluate runs/ones --json")
 def evaluate(
     run: RunFolder,
-    localizer: Annotated[Optional[str], typer.Option(help="scores, separated by commas; default: all")] = None,  # noqa: UP045
+    localizer: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="separated by commas, with options such as attention:layer=encoder.relu1; default: the run's own"),
+    ] = None,
+    synthetic: Annotated[bool, typer.Option("--synthetic", help="on held-out normal images with synthetic defects")] = False,
     root: Root = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """How well each score tells the normal class from the others, on the test images.
+    """How well each localizer finds what is not normal, on the test images.
 
-    Prints the image-level AUROC for each other class and in the mean, what is flagged at a promised false-alarm rate of
-    5 %, and the share of active latents; writes them to RUN/report.
+    With masks: AUROC, average precision, IoU and AUPRO over pixels, beside floors that learn nothing. With classes: the
+    image-level AUROC against each other class. Results are written to RUN/report.
     """
+    from vaelens.localizers.spec import split_specs
     from vaelens.runs import load_run
     from vaelens.scoring.evaluate import evaluate as evaluate_run
     from vaelens.scoring.evaluation_report import write_evaluation
 
     loaded = load_run(run)
-    names = None if localizer is None else [name.strip() for name in localizer.split(",")]
+    names = None if localizer is None else split_specs(localizer)
+    if not loaded.config.of_classes:
+        _evaluate_localization(loaded, names, synthetic, root, json, quiet)
+        return
+    if synthetic:
+        from vaelens.errors import UsageError
+
+        raise UsageError("--synthetic is for runs of images with defects, not of classes; leave it out")
     with progress_bar("evaluated", quiet) as progress:
         result = evaluate_run(loaded, names, root, progress)
     report = write_evaluation(loaded, result, root)
@@ -299,6 +340,49 @@ def reproduce(
     print(result.text)
     for file in result.files:
         print(f"wrote    {file}")
+
+
+def _evaluate_localization(
+    run: Any, names: list[str] | None, synthetic: bool, root: Path | None, json: bool, quiet: bool
+) -> None:
+    from vaelens.scoring.localization import evaluate_localization
+    from vaelens.scoring.localization_report import table_of, write_localization
+    from vaelens.scoring.synthetic import evaluate_synthetic
+
+    with progress_bar("evaluated", quiet) as progress:
+        if synthetic:
+            result = evaluate_synthetic(run, names, progress)
+        else:
+            from vaelens.run_data import load_defects
+
+            result = evaluate_localization(run, load_defects(run.config, root), names, progress)
+    report = write_localization(run, result, root)
+    if json:
+        print_json(result.to_dict())
+        return
+    table = table_of(result)
+    print_table(table.title, list(table.columns), [[_figure(cell) for cell in row] for row in table.rows])
+    for name, floors in result.below_floors().items():
+        print(f"{name} is not above {' and '.join(floors)} in both AUROC and AP: it has not localized anything")
+    print(f"report   {report}")
+
+
+def _figure(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else "-" if value is None else str(value)
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    from vaelens.errors import UsageError
+
+    try:
+        sides = [int(part) for part in text.lower().split("x")]
+        if len(sides) in (1, 2):
+            return sides[0], sides[-1]
+    except ValueError:
+        pass
+    raise UsageError(f"--size takes pixels a side such as 128, or HEIGHTxWIDTH such as 128x192, got {text!r}")
 
 
 def _print_evaluation(result: Any, run: Any) -> None:

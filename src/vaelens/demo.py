@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vaelens.oneclass import load_split, train_run
+from vaelens.oneclass import train_run
 from vaelens.output import result_folder, write_bytes
 from vaelens.paper.anomaly_rows import anomaly_panel
 from vaelens.paper.figure4 import SHOWN, first_of
@@ -14,6 +14,7 @@ from vaelens.report.content import Figure
 from vaelens.report.figures import figure4
 from vaelens.report.html import write_report
 from vaelens.report.sheet import to_png
+from vaelens.run_data import load_classes
 from vaelens.runs import Run, load_run
 from vaelens.scoring.evaluate import Evaluation, evaluate
 from vaelens.scoring.evaluation_report import evaluation_report
@@ -59,7 +60,7 @@ def run_demo(out: str | Path, epochs: int = 60, seed: int = 0, progress: bool = 
     with result_folder(out, "demo", overwrite=True) as folder:
         run = _train(folder / "run", epochs, seed, progress)
         evaluation = evaluate(run)
-        test = load_split(run.config).test
+        test = load_classes(run.config).test
         samples = first_of(test, SHOWN)
         overview = to_png(figure4([anomaly_panel(run, samples, f"trained on {NORMAL}, tested on other digits")]))
         write_bytes(folder / "anomalies.png", overview)

@@ -11,16 +11,17 @@ from typing import Any
 import yaml
 
 from vaelens._version import __version__
-from vaelens.data import DATASETS
+from vaelens.data import ANOMALY_DATASETS, DATASETS
 from vaelens.data.files import shown
+from vaelens.data.preparation import Preparation
 from vaelens.errors import RunError, brief
 from vaelens.models import NETWORKS
 from vaelens.output import write_text
 from vaelens.training.settings import TrainSettings
 
-FORMAT = 1
+FORMAT = 2
 CONFIG = "config.yaml"
-OBJECTIVES = ("vae", "beta")
+OBJECTIVES = ("vae", "beta", "ae", "ae-ssim", "anogan")
 MOST_LATENTS = 4096
 _MOST_BYTES = 1 << 16
 
@@ -30,11 +31,12 @@ class RunConfig:
     """What `config.yaml` holds.
 
     Attributes:
-        dataset: name, root (None where embedded or in the cache), normal, held_out, seed.
+        dataset: name, root (None where embedded or in the cache), normal (None but for data sets of classes), category,
+            held_out, seed, preparation (how files become images; None for data sets of classes).
         network: name, input_shape, latent_dim.
         training: the training settings (see `vaelens.training.TrainSettings`).
-        explain: layer (None for the last feature map).
-        objective: "vae" or "beta".
+        explain: layer (None for the last feature map), fixed_camera (whether a place shows the same thing in every image).
+        objective: one of `OBJECTIVES`.
         vaelens: the version that wrote it.
         format: of the run folder.
     """
@@ -42,10 +44,15 @@ class RunConfig:
     dataset: Mapping[str, Any]
     network: Mapping[str, Any]
     training: Mapping[str, Any]
-    explain: Mapping[str, Any] = field(default_factory=lambda: {"layer": None})
+    explain: Mapping[str, Any] = field(default_factory=lambda: {"layer": None, "fixed_camera": False})
     objective: str = "vae"
     vaelens: str = __version__
     format: int = FORMAT
+
+    @property
+    def of_classes(self) -> bool:
+        """Whether the data set has classes, one of which is normal; else it has normal images, and defects in others."""
+        return self.dataset["name"] in DATASETS
 
     def save(self, folder: Path) -> None:
         """Write `config.yaml` into the folder."""
@@ -100,7 +107,16 @@ class RunConfig:
     def _check(self) -> None:
         """Raise TypeError, KeyError or ValueError for what no run has."""
         data, network = self.dataset, self.network
-        for name, allowed in (("name", str), ("root", str | None), ("normal", int), ("held_out", float), ("seed", int)):
+        of_classes = self.of_classes
+        for name, allowed in (
+            ("name", str),
+            ("root", str | None),
+            ("normal", int if of_classes else type(None)),
+            ("category", str | None),
+            ("held_out", float),
+            ("seed", int),
+            ("preparation", type(None) if of_classes else dict),
+        ):
             _check_type(f"dataset.{name}", data[name], allowed)
         _check_type("network.name", network["name"], str)
         _check_type("network.latent_dim", network["latent_dim"], int)
@@ -108,10 +124,14 @@ class RunConfig:
         for size in network["input_shape"]:
             _check_type("network.input_shape", size, int)
         _check_type("explain.layer", self.explain["layer"], str | None)
+        if not isinstance(self.explain["fixed_camera"], bool):
+            raise TypeError(f"explain.fixed_camera is {brief(self.explain['fixed_camera'])}")
         _check_type("objective", self.objective, str)
         _check_type("vaelens", self.vaelens, str)
-        if data["name"] not in DATASETS:
+        if not of_classes and data["name"] not in ANOMALY_DATASETS:
             raise ValueError(f"dataset.name is {brief(data['name'])}")
+        if not of_classes and list(Preparation.from_dict(data["preparation"]).image_shape) != network["input_shape"]:
+            raise ValueError(f"dataset.preparation is {brief(data['preparation'])}, which does not fit network.input_shape")
         if network["name"] not in NETWORKS:
             raise ValueError(f"network.name is {brief(network['name'])}")
         if not 0 < data["held_out"] < 1:

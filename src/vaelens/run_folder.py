@@ -16,8 +16,8 @@ from torch import Tensor
 
 from vaelens.data.files import shown
 from vaelens.errors import RunError, UsageError
-from vaelens.localizers import LOCALIZERS
 from vaelens.models import ConvVAE, build
+from vaelens.objective_of import family_of, localizers_of
 from vaelens.output import check_folder, holds_something, write_bytes, write_json, writing
 from vaelens.run_config import CONFIG, RunConfig, first_line, train_command
 
@@ -97,9 +97,10 @@ def read_metrics(folder: Path, config: RunConfig) -> dict[str, Any]:
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         int(metrics["epochs"]), float(metrics["seconds"]), int(metrics["active_latents"]), bool(metrics["stopped_early"])
+        latents = config.network["latent_dim"] if family_of(config).posterior else 0
         float(metrics["losses"]["train/loss"]), dict(metrics["images"])
         [float(loss) for loss in metrics["losses"].values()]
-        if len([float(kl) for kl in metrics["mean_kl"]]) != config.network["latent_dim"]:
+        if len([float(kl) for kl in metrics["mean_kl"]]) != latents:
             raise ValueError("mean_kl is not one number per latent")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         what = f"it lacks {error}" if isinstance(error, KeyError) else first_line(error)
@@ -130,32 +131,34 @@ def read_model(folder: Path, config: RunConfig) -> ConvVAE:
     return model.eval().requires_grad_(False)
 
 
-def read_calibration(folder: Path, model: ConvVAE) -> dict[str, Tensor]:
+def read_calibration(folder: Path, model: ConvVAE, config: RunConfig) -> dict[str, Tensor]:
     """What `calibration.safetensors` holds.
 
     Raises:
         RunError: it is missing, damaged, or another network's.
     """
     tensors = _read(folder / CALIBRATION)
-    wrong = _misfit(tensors, model)
+    wrong = _misfit(tensors, model, config)
     if wrong:
         raise RunError(f"{shown(folder / CALIBRATION)} does not fit the run: {wrong}; train the run again")
     return tensors
 
 
-def _misfit(tensors: Mapping[str, Tensor], model: ConvVAE) -> str:
+def _misfit(tensors: Mapping[str, Tensor], model: ConvVAE, config: RunConfig) -> str:
     """What is wrong with a run's calibration, in a few words; nothing where it fits."""
-    needed = ["normal.images", "held_out.mean", "held_out.logvar", *(f"{k}.{n}" for n in LOCALIZERS for k in ("score", "peak"))]
+    images = ("normal.images", "held_out.images")
+    posterior = ("held_out.mean", "held_out.logvar") if family_of(config).posterior else ()
+    needed = [*images, *posterior, *(f"{k}.{n}" for n in localizers_of(config) for k in ("score", "peak"))]
     missing = [name for name in needed if name not in tensors]
     if missing:
         return f"it lacks {', '.join(missing)}"
-    held_out = len(tensors["held_out.mean"]) if tensors["held_out.mean"].ndim else 0
+    held_out = len(tensors["held_out.images"]) if tensors["held_out.images"].ndim else 0
     for name in needed:
         tensor = tensors[name]
-        if name == "normal.images":
+        if name in images:
             fits = tensor.dtype == torch.uint8 and tensor.shape[1:] == model.input_shape and len(tensor) > 1
         else:
-            shape = (held_out, model.latent_dim) if name.startswith("held_out.") else (held_out,)
+            shape = (held_out, model.latent_dim) if name in posterior else (held_out,)
             fits = held_out > 1 and tensor.shape == shape and tensor.dtype == torch.float32 and bool(tensor.isfinite().all())
         if not fits:
             return f"{name} is {tuple(tensor.shape)}, {str(tensor.dtype).removeprefix('torch.')}, or not finite"

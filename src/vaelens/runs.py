@@ -3,6 +3,7 @@
     config.yaml               data set, network, training and how to explain
     model.safetensors         the weights
     calibration.safetensors   normal images to compare with, their posteriors, the scores of held-out normal images
+    localizers/               what further localizers have learned, and their scores of held-out images
     metrics.json              what training came to; written last, so a run that has it is complete
     checkpoints/ logs/        of training
 
@@ -22,16 +23,19 @@ from torch import Tensor
 
 from vaelens.attention import LatentAttention, LatentMaps
 from vaelens.data.files import shown
-from vaelens.errors import RunError, UsageError, unknown
-from vaelens.localizers import LOCALIZERS, Calibration, Localizer, build_localizer, check_false_alarms
+from vaelens.data.preparation import Preparation
+from vaelens.errors import RunError, UsageError
+from vaelens.localizers import Calibration, Localizer, check_false_alarms
 from vaelens.models import ConvVAE
+from vaelens.objective_of import family_of, main_localizer_of
 from vaelens.objectives.elbo import kl_per_latent
 from vaelens.run_config import CONFIG, RunConfig, first_line
+from vaelens.run_data import preparation_of
 from vaelens.run_folder import METRICS, read_calibration, read_metrics, read_model
+from vaelens.run_localizers import fitted, keep, measured, read_kept, state_in
 
 __all__ = ["METRICS", "Explanation", "Run", "RunConfig", "Verdict", "load_run"]
 
-MAIN_LOCALIZER = "deviation"
 FALSE_ALARMS = 0.05
 FIRED_Z = 3.0  # a latent fires where its mean is this many standard deviations from the normal images'
 FIRED_NATS = 0.05  # and where it tells more about the image than this: a dead latent's spread is next to nothing
@@ -98,6 +102,7 @@ class Run:
         self.metrics = metrics
         self._tensors = tensors
         self._localizers: dict[str, Localizer] = {}
+        self._calibrations: dict[str, Calibration] = {}
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -110,8 +115,40 @@ class Run:
         return self._tensors["normal.images"]
 
     @property
+    def held_out_images(self) -> Tensor:
+        """Normal images (M, C, H, W), uint8, that training never saw: what thresholds come from."""
+        return self._tensors["held_out.images"]
+
+    @property
+    def has_posterior(self) -> bool:
+        """Whether the encoder has a posterior, whose latents can be explained."""
+        return family_of(self.config).posterior
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether the model has an encoder and a decoder."""
+        return family_of(self.config).network != "dcgan"
+
+    @property
+    def preparation(self) -> Preparation | None:
+        """How an image file becomes what the network sees; None where files must be as they should."""
+        return preparation_of(self.config)
+
+    @property
+    def main_localizer(self) -> str:
+        """The localizer that scores where none is named."""
+        return main_localizer_of(self.config)
+
+    def visible(self, images: Tensor) -> Tensor:
+        """What a person is shown of images (B, C, H, W): of several frames as channels the one in the middle, else all."""
+        frames = 1 if self.preparation is None else self.preparation.frames
+        return images if frames == 1 else images[:, frames // 2 : frames // 2 + 1]
+
+    @property
     def active(self) -> Tensor:
-        """(D,), bool: latents with more than 0.05 nats in the mean over held-out normal images."""
+        """(D,), bool: latents with more than 0.05 nats in the mean over held-out normal images; empty without a posterior."""
+        if not self.has_posterior:
+            return torch.zeros(0, dtype=torch.bool)
         return kl_per_latent(self._tensors["held_out.mean"], self._tensors["held_out.logvar"]).mean(0) > FIRED_NATS
 
     def settings(self) -> dict[str, Any]:
@@ -122,7 +159,7 @@ class Run:
             "network": dict(self.config.network),
             "objective": self.config.objective,
             "training": dict(self.config.training),
-            "layer": self.attention.layer,
+            "layer": self.attention.layer if self.has_posterior else None,
             "vaelens": self.config.vaelens,
         }
 
@@ -132,7 +169,13 @@ class Run:
         return self.attend()
 
     def attend(self, layer: str | None = None, **options: Any) -> LatentAttention:
-        """An attention of this run's model with other options (see `LatentAttention`); `layer` None for the run's own."""
+        """An attention of this run's model with other options (see `LatentAttention`); `layer` None for the run's own.
+
+        Raises:
+            UsageError: the run's model has no posterior to explain.
+        """
+        if not self.has_posterior:
+            raise UsageError(f"a run of objective '{self.config.objective}' has no latents to explain; train a VAE for that")
         return LatentAttention(self.model, self.config.explain["layer"] if layer is None else layer, **options)
 
     def explain(self, images: Tensor, attention: LatentAttention | None = None) -> Explanation:
@@ -157,11 +200,12 @@ class Run:
         normal = self._tensors["held_out.mean"]
         return (mean - normal.mean(0)) / normal.std(0).clamp_min(1e-6)
 
-    def localize(self, images: Tensor, localizer: str = MAIN_LOCALIZER, false_alarms: float = FALSE_ALARMS) -> Verdict:
+    def localize(self, images: Tensor, localizer: str | None = None, false_alarms: float = FALSE_ALARMS) -> Verdict:
         """Whether `images` (B, C, H, W), float in [0, 1], are normal, and where they are not.
 
         Args:
-            localizer: one of `vaelens.localizers.LOCALIZERS`.
+            localizer: one of `vaelens.localizers.LOCALIZERS`, with options if need be, such as "matching:neighbours=5"; None
+                for the run's main one.
             false_alarms: share of normal images that may be flagged.
 
         Raises:
@@ -169,6 +213,7 @@ class Run:
         """
         _check_floats(images)
         check_false_alarms(false_alarms)
+        localizer = localizer or self.main_localizer
         result = self.localizer(localizer).localize(images)
         calibration = self.calibration(localizer)
         p_value = calibration.p_values(result.score)
@@ -184,22 +229,44 @@ class Run:
             localizer=localizer,
         )
 
-    def localizer(self, name: str) -> Localizer:
-        """A localizer by name, fitted on the run's normal images."""
-        if name not in self._localizers:
-            options = {} if name == "reconstruction" else {"layer": self.config.explain["layer"]}
-            self._localizers[name] = build_localizer(name, self.model, **options).fit(self.normal_images)
-        return self._localizers[name]
+    def localizer(self, spec: str) -> Localizer:
+        """A localizer, fitted on the run's normal images.
 
-    def calibration(self, name: str) -> Calibration:
-        """The scores of held-out normal images under a localizer."""
-        if name not in LOCALIZERS:
-            raise unknown("localizer", name, LOCALIZERS)
-        return Calibration(self._tensors[f"score.{name}"], self._tensors[f"peak.{name}"])
+        Args:
+            spec: its name, with options if need be, such as "matching:neighbours=5" (see `vaelens.localizers.spec`).
+
+        Raises:
+            UsageError: an unknown localizer or option, or one that the run's kind of model does not allow.
+        """
+        if spec not in self._localizers:
+            state = state_in(read_kept(self.path, spec)) if ":" not in spec else {}
+            self._localizers[spec] = fitted(spec, self.model, self.config, self.normal_images, state)
+        return self._localizers[spec]
+
+    def calibration(self, spec: str) -> Calibration:
+        """The scores of held-out normal images under a localizer; measured, and kept in the run's folder, where they are not.
+
+        Raises:
+            UsageError: see `localizer`.
+        """
+        if f"score.{spec}" in self._tensors:
+            return Calibration(self._tensors[f"score.{spec}"], self._tensors[f"peak.{spec}"])
+        if spec not in self._calibrations:
+            kept = read_kept(self.path, spec) if ":" not in spec else {}
+            if len(kept.get("score", ())) == len(self.held_out_images):
+                self._calibrations[spec] = Calibration(kept["score"], kept["peak"])
+            else:
+                localizer = self.localizer(spec)
+                self._calibrations[spec] = measured(localizer, self.held_out_images)
+                if ":" not in spec:
+                    keep(self.path, spec, localizer, self._calibrations[spec])
+        return self._calibrations[spec]
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """The decoder's image of the posterior mean: (B, C, H, W) -> (B, C, H, W), values in [0, 1]."""
         _check_floats(images)
+        if not self.reconstructs:
+            raise UsageError("a run of objective 'anogan' reconstructs nothing: its network has no encoder")
         with torch.no_grad():
             return self.model.decode(self.model.encode(images)[0])
 
@@ -214,9 +281,10 @@ def load_run(path: str | Path) -> Run:
     config = RunConfig.load(folder)
     metrics = read_metrics(folder, config)
     model = read_model(folder, config)
-    run = Run(folder, config, model, read_calibration(folder, model), metrics)
+    run = Run(folder, config, model, read_calibration(folder, model, config), metrics)
     try:
-        run.attention  # noqa: B018 - finds the layer
+        if run.has_posterior:
+            run.attention  # noqa: B018 - finds the layer
     except UsageError as error:
         raise RunError(f"{shown(folder / CONFIG)} is damaged: {first_line(error)}; train the run again") from error
     return run

@@ -129,6 +129,13 @@ def only_the_target(target: Path) -> bool:
     return target.read_bytes() == CONTENT and list(target.parent.iterdir()) == [target]
 
 
+def test_a_sha256_is_a_checksum_as_well(start, target: Path) -> None:
+    mirror = start()
+    with pytest.raises(DataError, match="wrong checksum \\(not sha256 0000"):
+        fetch("data.gz", [mirror.url], target, "0" * 64)
+    assert fetch("data.gz", [mirror.url], target, hashlib.sha256(CONTENT).hexdigest()).read_bytes() == CONTENT
+
+
 def test_plain_download_reports_progress(start, target: Path) -> None:
     steps: list[tuple[str, int, int | None]] = []
     assert get(target, start(), progress=lambda *step: steps.append(step)) == target

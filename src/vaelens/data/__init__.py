@@ -3,8 +3,12 @@
     split = load_one_class("mnist", normal=1, root=Path("data/mnist"))
     split.train, split.calibration, split.test      # ImageSets
 
+    data = load_anomaly("mvtec", AnomalyOptions(root=Path("mvtec_ad"), category="screw"))
+    data.train, data.calibration, data.test, data.masks
+
 A new data set is one file in this folder with a function `load(root, progress) -> (train, test)`, and one line in
-DATASETS.
+DATASETS; for anomaly localization, with `load_anomaly(options) -> AnomalySplit`, `default_preparation(options)` and a line
+in ANOMALY_DATASETS.
 """
 
 from __future__ import annotations
@@ -17,13 +21,24 @@ from typing import TYPE_CHECKING, cast
 from vaelens.errors import unknown
 
 if TYPE_CHECKING:
+    from vaelens.data.anomaly import AnomalyOptions, AnomalySplit
+    from vaelens.data.augment import Augmentation
     from vaelens.data.download import Progress
     from vaelens.data.images import ImageSet
     from vaelens.data.one_class import OneClassSplit
+    from vaelens.data.preparation import Preparation
 
     Loader = Callable[[Path | None, Progress | None], tuple[ImageSet, ImageSet]]
+    AnomalyLoader = Callable[[AnomalyOptions], AnomalySplit]
 
-__all__ = ["DATASETS", "load_one_class"]
+__all__ = [
+    "ANOMALY_DATASETS",
+    "DATASETS",
+    "default_augmentation",
+    "default_preparation",
+    "load_anomaly",
+    "load_one_class",
+]
 
 
 def _in_module(name: str) -> Loader:
@@ -39,6 +54,25 @@ def _in_module(name: str) -> Loader:
 DATASETS: dict[str, Loader] = {
     "digits": _in_module("digits"),
     "mnist": _in_module("mnist"),
+}
+
+
+def _anomaly_in(module: str, name: str) -> AnomalyLoader:
+    """A loader of `vaelens.data.<module>`, which is imported when it is called."""
+
+    def load(options: AnomalyOptions) -> AnomalySplit:
+        return cast("AnomalyLoader", getattr(import_module(f"vaelens.data.{module}"), name))(options)
+
+    return load
+
+
+_ANOMALY_MODULES = {"ucsd-ped1": "ucsd", "ucsd-ped2": "ucsd", "mvtec": "mvtec", "folder": "folder"}
+
+ANOMALY_DATASETS: dict[str, AnomalyLoader] = {
+    "ucsd-ped1": _anomaly_in("ucsd", "load_ped1"),
+    "ucsd-ped2": _anomaly_in("ucsd", "load_ped2"),
+    "mvtec": _anomaly_in("mvtec", "load_anomaly"),
+    "folder": _anomaly_in("folder", "load_anomaly"),
 }
 
 
@@ -66,8 +100,55 @@ def load_one_class(
     """
     if dataset not in DATASETS:
         raise unknown("data set", dataset, DATASETS)
-    from vaelens.data.one_class import check_held_out, one_class
+    from vaelens.data.held_out import check_held_out
+    from vaelens.data.one_class import one_class
 
     check_held_out(held_out)  # before a download, not after it
     train, test = DATASETS[dataset](None if root is None else Path(root), progress)
     return one_class(dataset, train, test, normal, held_out, seed)
+
+
+def load_anomaly(dataset: str, options: AnomalyOptions) -> AnomalySplit:
+    """Load a data set for anomaly localization.
+
+    Args:
+        dataset: one of ANOMALY_DATASETS: "ucsd-ped1", "ucsd-ped2", "mvtec" or "folder".
+        options: where its files are and what they become (see `vaelens.data.anomaly.AnomalyOptions`).
+
+    Raises:
+        UsageError: an unknown data set or category, or an option that cannot be.
+        DataError: files that are missing, damaged or cannot be downloaded.
+    """
+    _check_anomaly(dataset)
+    return ANOMALY_DATASETS[dataset](options)
+
+
+def default_preparation(dataset: str, options: AnomalyOptions) -> Preparation:
+    """What the files of a data set become where nothing else is said; for "folder" this looks at some of its images.
+
+    Raises:
+        UsageError, DataError: see `load_anomaly`.
+    """
+    _check_anomaly(dataset)
+    module = import_module(f"vaelens.data.{_ANOMALY_MODULES[dataset]}")
+    return cast("Preparation", module.default_preparation(options))
+
+
+def default_augmentation(dataset: str, category: str | None = None) -> Augmentation:
+    """What "auto" stands for: by the category for MVTec AD, nothing for the others.
+
+    Raises:
+        UsageError: an unknown data set or category.
+    """
+    _check_anomaly(dataset)
+    module = import_module(f"vaelens.data.{_ANOMALY_MODULES[dataset]}")
+    if dataset != "mvtec":
+        return cast("Augmentation", module.AUGMENTATION)
+    if category not in module.AUGMENTATIONS:
+        raise unknown("category of MVTec AD", category, module.AUGMENTATIONS)
+    return cast("Augmentation", module.AUGMENTATIONS[category])
+
+
+def _check_anomaly(dataset: str) -> None:
+    if dataset not in ANOMALY_DATASETS:
+        raise unknown("data set for anomaly localization", dataset, ANOMALY_DATASETS)

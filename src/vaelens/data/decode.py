@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-__all__ = ["list_images", "read_image"]
+__all__ = ["list_images", "read_image", "read_upright", "upright_size"]
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")  # a multi-picture JPEG is opened as JPEG, then named MPO
 MAX_PIXELS = 89_478_485  # Pillow's own limit: above it Pillow warns of a decompression bomb
@@ -74,13 +74,64 @@ def read_image(path: Path | str, channels: int, size: tuple[int, int] | None = N
     except DataError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
-        raise DataError(f"{name}: a damaged image ({_one_line(error)}); replace it or leave it out") from error
+        raise _damaged(name, error) from error
+
+
+def read_upright(path: Path | str) -> Image:
+    """One image file as Pillow has it, checked as in `read_image`, decoded and turned upright; mode and depth as stored.
+
+    Raises:
+        DataError: see `read_image`.
+    """
+    name = shown(path)
+    content = _content(Path(path), name)
+    try:
+        image, _, turned = _loaded(content, name)
+        return image if turned is not None else _upright(image, _orientation(image))
+    except DataError:
+        raise
+    except Exception as error:
+        raise _damaged(name, error) from error
+
+
+def upright_size(path: Path | str) -> tuple[int, int]:
+    """(height, width) in pixels of an image file once it is upright; of most formats only the head is looked at.
+
+    Raises:
+        DataError: no image, or a damaged head.
+    """
+    name = shown(path)
+    content = _content(Path(path), name)
+    try:
+        image = _open(content, name)
+        if image.format == "TIFF":
+            image.load()  # which turns it
+            return image.height, image.width
+        return (image.width, image.height) if _orientation(image) >= 5 else (image.height, image.width)
+    except DataError:
+        raise
+    except Exception as error:
+        raise _damaged(name, error) from error
 
 
 def _decode(content: bytes, name: str, channels: int, size: tuple[int, int] | None, convert: bool) -> Tensor:
     import numpy as np
     import torch
 
+    image, bits, turned_by_loading = _loaded(content, name)
+    orientation = turned_by_loading or _orientation(image)
+    if convert:
+        if turned_by_loading is None:
+            image = _upright(image, orientation)
+        pixels = _fitted(_flattened(image, bits), channels, size)
+    else:
+        _check_strict(image, bits, orientation, name, channels, size)
+        pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels).transpose(2, 0, 1).copy())
+
+
+def _loaded(content: bytes, name: str) -> tuple[Image, int, int | None]:
+    """A decoded image that is whole, its bits per channel, and the EXIF orientation that decoding has already applied."""
     image = _open(content, name)
     bits = _bits(image)
     _check_readable(image, bits, name)
@@ -91,15 +142,7 @@ def _decode(content: bytes, name: str, channels: int, size: tuple[int, int] | No
     # Pillow turns a TIFF itself while loading and drops the mark; a PNG's mark may follow its pixels.
     turned_by_loading = _orientation(image) if image.format == "TIFF" else None
     image.load()
-    orientation = turned_by_loading or _orientation(image)
-    if convert:
-        if turned_by_loading is None:
-            image = _upright(image, orientation)
-        pixels = _fitted(_flattened(image, bits), channels, size)
-    else:
-        _check_strict(image, bits, orientation, name, channels, size)
-        pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels).transpose(2, 0, 1).copy())
+    return image, bits, turned_by_loading
 
 
 def _content(path: Path, name: str) -> bytes:
@@ -264,3 +307,7 @@ def _fitted(pixels: NDArray[uint8], channels: int, size: tuple[int, int] | None)
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _damaged(name: str, error: BaseException) -> DataError:
+    return DataError(f"{name}: a damaged image ({_one_line(error)}); replace it or leave it out")

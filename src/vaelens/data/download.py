@@ -40,10 +40,23 @@ class _MirrorError(Exception):
 @dataclass(frozen=True)
 class _Wanted:
     name: str
-    md5: str
+    checksum: str
     size: int | None
     progress: Progress | None
     timeout: float
+
+    @property
+    def algorithm(self) -> str:
+        """Of the checksum, by its length."""
+        return "sha256" if len(self.checksum) == 64 else "md5"
+
+    def fits(self, stream: IO[bytes]) -> bool:
+        """Whether the whole stream has that checksum."""
+        stream.seek(0)  # flushes as well
+        digest = hashlib.new(self.algorithm, usedforsecurity=False)
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+        return digest.hexdigest() == self.checksum
 
 
 def cache_folder(dataset: str) -> Path:
@@ -68,7 +81,7 @@ def fetch(
     name: str,
     urls: Sequence[str],
     target: Path,
-    md5: str,
+    checksum: str,
     size: int | None = None,
     progress: Progress | None = None,
     timeout: float = 30.0,
@@ -83,7 +96,7 @@ def fetch(
         name: of the file, for messages and for `progress`.
         urls: http or https addresses of the same bytes.
         target: where the file goes; missing folders are made.
-        md5: hexadecimal checksum of the whole file.
+        checksum: hexadecimal md5 or sha256 of the whole file.
         size: bytes of the whole file, where known; a mirror that sends more is refused without reading on.
         progress: called as bytes arrive.
         timeout: seconds to wait for a connection or for the next bytes.
@@ -95,7 +108,7 @@ def fetch(
         DataError: no mirror gave the file (the message says why for each, and where to put the file by hand), or the
             folder cannot be written to.
     """
-    wanted = _Wanted(name, md5.lower(), size, progress, timeout)
+    wanted = _Wanted(name, checksum.lower(), size, progress, timeout)
     try:
         if _is_whole(target, wanted):
             return target
@@ -105,7 +118,7 @@ def fetch(
                 _discard(part)
                 return target
             reasons: list[str] = []
-            if _md5(part) == wanted.md5 or _from_any_mirror(urls, part, wanted, reasons):
+            if wanted.fits(part) or _from_any_mirror(urls, part, wanted, reasons):
                 part.flush()
                 os.fsync(part.fileno())
                 Path(part.name).replace(target)
@@ -141,11 +154,13 @@ def _from_mirror(url: str, part: IO[bytes], wanted: _Wanted) -> None:
                 last = str(error)
                 continue  # cut on the way: some bytes came, so going on is worth a try
             raise
-        if _md5(part) == wanted.md5:
+        if wanted.fits(part):
             return
         part.truncate(0)
         if not before:
-            raise _MirrorError(f"what it sent has the wrong checksum (not md5 {wanted.md5}) and was removed")
+            raise _MirrorError(
+                f"what it sent has the wrong checksum (not {wanted.algorithm} {wanted.checksum}) and was removed"
+            )
         # else the fault may lie in what an earlier run had left: once more from the start
     raise _MirrorError(f"{last}, and so {_TRIES_PER_MIRROR} times")
 
@@ -255,19 +270,11 @@ def _length(part: IO[bytes]) -> int:
     return os.fstat(part.fileno()).st_size
 
 
-def _md5(stream: IO[bytes]) -> str:
-    stream.seek(0)  # flushes as well
-    digest = hashlib.md5(usedforsecurity=False)
-    while chunk := stream.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
 def _is_whole(target: Path, wanted: _Wanted) -> bool:
     """Whether the file is there with the right checksum. Another file of its name is replaced by a good download."""
     try:
         with target.open("rb") as stream:
-            return _md5(stream) == wanted.md5
+            return wanted.fits(stream)
     except FileNotFoundError:
         return False
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
+from vaelens.data.held_out import check_held_out, hold_out
 from vaelens.data.images import ImageSet
 from vaelens.errors import DataError, UsageError, unknown
 
@@ -70,16 +69,6 @@ class OneClassSplit:
         )
 
 
-def check_held_out(held_out: float) -> None:
-    """Refuse a held-out share that is not strictly between 0 and 1.
-
-    Raises:
-        UsageError: the share is outside (0, 1) or no number.
-    """
-    if not 0.0 < held_out < 1.0:
-        raise UsageError(f"held_out is the share of normal images kept for calibration, in (0, 1), not {held_out}")
-
-
 def one_class(
     dataset_name: str, train: ImageSet, test: ImageSet, normal: int, held_out: float = 0.1, seed: int = 0
 ) -> OneClassSplit:
@@ -108,31 +97,17 @@ def one_class(
         raise unknown(f"{dataset_name} class", normal, train.classes)
     normal = int(normal)
     of_class = (train.labels == normal).nonzero().flatten()
-    total = len(of_class)
-    count = round(total * held_out)
-    if not 1 <= count < total:
-        raise UsageError(
-            f"{dataset_name}: held_out {held_out} of the {total} training images of class {normal} leaves "
-            f"{total - count} to train and {count} to calibrate on; each needs at least one"
-        )
+    what = f"{dataset_name}: held_out {held_out} of the {len(of_class)} training images of class {normal}"
+    training, calibration = hold_out(len(of_class), held_out, seed, what)
     normals = int((test.labels == normal).sum())
     if normals in (0, len(test)):
         lack = f"image of class {normal}" if normals == 0 else f"image of a class other than {normal}"
         raise DataError(f"{dataset_name}: the test set has no {lack}, so nothing can be told apart")
-    order = torch.randperm(total, generator=_generator(seed), device="cpu")
     return OneClassSplit(
         dataset=dataset_name,
         normal=normal,
-        train=train.subset(of_class[order[count:].sort().values]),
-        calibration=train.subset(of_class[order[:count].sort().values]),
+        train=train.subset(of_class[training]),
+        calibration=train.subset(of_class[calibration]),
         test=test,
         classes=tuple(sorted({*train.classes, *test.classes})),
     )
-
-
-def _generator(seed: int) -> torch.Generator:
-    """A CPU generator, whose stream is the same everywhere, whatever the default device."""
-    try:
-        return torch.Generator(device="cpu").manual_seed(seed)
-    except (RuntimeError, TypeError, ValueError, OverflowError):
-        raise UsageError(f"seed must be a whole number of at most 64 bits, not {seed!r}") from None

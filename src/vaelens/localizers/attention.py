@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vaelens.attention import LatentAttention, MeanSum, NormalDifference
 from vaelens.attention.maps import resize
+from vaelens.errors import UsageError, unknown
 from vaelens.localizers.base import Localization, Localizer, as_batches
 
 
@@ -64,6 +65,64 @@ class NormalDifferenceLocalizer(Localizer):
             maps = self.fitted.maps(self.attention, images)
             score = self.fitted.value(maps.maps.mean, maps.maps.logvar)
             return Localization(_at(maps.rectified_mean.mean(1), images), score)
+
+
+class OverallLocalizer(Localizer):
+    """The mean over latents of their attention maps (the paper, after eq. 3). Learns nothing; its score is the map's mean."""
+
+    name: ClassVar[str] = "overall"
+    explains: ClassVar[str] = "mean of the attention maps of all latents"
+
+    def __init__(self, model: nn.Module, layer: str | None = None, variant: str = "cvpr") -> None:
+        self.attention = LatentAttention(model, layer, variant=variant)
+
+    def fit(self, normal: Tensor) -> Self:
+        return self
+
+    def localize(self, images: Tensor) -> Localization:
+        with torch.no_grad():
+            maps = _at(self.attention(images).overall(), images)
+        return Localization(maps, maps.mean((1, 2)))
+
+
+SCORES = ("normal-difference", "mean-sum", "overall")
+
+
+class AttentionLocalizer(Localizer):
+    """The paper's anomaly attention, of whichever score, layer and variant.
+
+    Args:
+        model: the trained network.
+        layer: whose feature map; None for the last.
+        score: what is explained: "normal-difference" (eq. 4), "mean-sum" (the sum of the posterior mean) or "overall" (every
+            latent by itself, then the mean of their maps).
+        variant: "cvpr", "arxiv_v1" or "expvae" (see `vaelens.attention.variants`); eq. 4 takes "cvpr" alone.
+
+    Raises:
+        UsageError: an unknown score, layer or variant, or a variant that the score does not take.
+    """
+
+    name: ClassVar[str] = "attention"
+    explains: ClassVar[str] = "the paper's anomaly attention"
+
+    def __init__(
+        self, model: nn.Module, layer: str | None = None, score: str = "normal-difference", variant: str = "cvpr"
+    ) -> None:
+        if score not in SCORES:
+            raise unknown("score of localizer 'attention'", score, SCORES)
+        if score == "normal-difference":
+            if variant != "cvpr":
+                raise UsageError(f"score 'normal-difference' takes variant 'cvpr' alone, not {variant!r}; use another score")
+            self.of: Localizer = NormalDifferenceLocalizer(model, layer)
+        else:
+            self.of = (MeanSumLocalizer if score == "mean-sum" else OverallLocalizer)(model, layer, variant)
+
+    def fit(self, normal: Tensor) -> Self:
+        self.of.fit(normal)
+        return self
+
+    def localize(self, images: Tensor) -> Localization:
+        return self.of.localize(images)
 
 
 class KLLocalizer(Localizer):

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from vaelens.data.images import to_float
-from vaelens.oneclass import load_split
 from vaelens.output import write_bytes
 from vaelens.paper.result import Reproduced
 from vaelens.report.figures import figure1
 from vaelens.report.sheet import to_png
+from vaelens.run_data import load_classes
 from vaelens.runs import Run
 from vaelens.scoring.gallery import pictures
 
@@ -30,7 +30,7 @@ def draw(runs: Sequence[Run], root: Path | None, out: Path) -> Reproduced:
     """
     run = runs[0]
     normal = run.config.dataset["normal"]
-    samples = load_split(run.config, root).test.with_label(normal).subset(range(SAMPLES))
+    samples = load_classes(run.config, root).test.with_label(normal).subset(range(SAMPLES))
     latents = torch.tensor(run.metrics["mean_kl"]).topk(min(LATENTS, run.model.latent_dim)).indices.tolist()
     maps = run.explain(to_float(samples.images), run.attend(latents=latents)).maps
     drawn = figure1(pictures(samples.images), maps.per_latent.numpy(), [f"z{latent}" for latent in latents])

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 
 from vaelens.data.images import ImageSet
-from vaelens.oneclass import load_split
 from vaelens.output import write_bytes
 from vaelens.paper.anomaly_rows import anomaly_panel
 from vaelens.paper.result import Reproduced
 from vaelens.report.figures import figure4
 from vaelens.report.sheet import to_png
+from vaelens.run_data import load_classes
 from vaelens.runs import Run
 
 SHOWN = (7, 2, 4, 9, 5)
@@ -29,7 +29,7 @@ def draw(runs: Sequence[Run], root: Path | None, out: Path) -> Reproduced:
     """
     panels = []
     for run in runs:
-        samples = first_of(load_split(run.config, root).test, SHOWN)
+        samples = first_of(load_classes(run.config, root).test, SHOWN)
         panels.append(anomaly_panel(run, samples, f"trained on {run.config.dataset['normal']}"))
     file = out / "figure4.png"
     write_bytes(file, to_png(figure4(panels)))

@@ -72,6 +72,7 @@ class Card:
     map_alone: Markup
     reconstruction: Markup
     latents: tuple[LatentTile, ...]
+    further: tuple[tuple[str, Markup], ...] = ()
 
     @property
     def has_score(self) -> bool:
@@ -135,6 +136,7 @@ def card(position: int, shown: ReportImage, map_limit: float, latent_limit: floa
         layer=layer,
         map_alone=map_alone,
         reconstruction=nothing if shown.reconstruction is None else _embedded(shown.reconstruction, sizes.image),
+        further=tuple((one_line(caption), _embedded(values, sizes.image)) for caption, values in shown.further),
         latents=tuple(_tile(latent, shown.image, latent_limit, sizes) for latent in fired),
     )
 

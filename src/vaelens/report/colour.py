@@ -8,7 +8,7 @@ colours look like parts of the picture. Every colour of viridis is visibly a col
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -98,7 +98,8 @@ def resize_map(values: Array, size: tuple[int, int]) -> npt.NDArray[np.float32]:
 
     Args:
         values: (h, w).
-        size: (H, W); bilinear between the centres of the cells where larger, area-weighted where smaller.
+        size: (H, W); bilinear between the centres of the cells where larger; where smaller, the largest of each block of
+            cells, then area-weighted.
 
     Returns:
         (H, W).
@@ -106,6 +107,11 @@ def resize_map(values: Array, size: tuple[int, int]) -> npt.NDArray[np.float32]:
     from PIL import Image
 
     source = np.ascontiguousarray(values, dtype=np.float32)
+    by = source.shape[0] // size[0], source.shape[1] // size[1]
+    if max(by) > 1:  # the largest of each block: a mean would let a small hot spot fade
+        height, width = (n // b * b for n, b in zip(source.shape, by, strict=True))
+        blocks = source[:height, :width].reshape(height // by[0], by[0], width // by[1], by[1])
+        source = np.ascontiguousarray(blocks.max((1, 3)))
     if source.shape == size:
         return source
     resized = Image.fromarray(source).resize((size[1], size[0]), Image.Resampling.BILINEAR)
@@ -155,6 +161,28 @@ def overlay(image: Array, values: Array, limit: float, scale: int = 1) -> npt.ND
     cover = opacity(level)[:, :, None]
     colours = palette()[levels(level, 1.0)]
     return np.asarray(np.rint(base * (1 - cover) + colours * cover), dtype=np.uint8)
+
+
+def outlined(image: Array, masks: Mapping[tuple[int, int, int], npt.NDArray[np.bool_]]) -> npt.NDArray[np.uint8]:
+    """An image with the outlines of regions drawn on it.
+
+    Args:
+        image: (H, W) or (H, W, 3), uint8 or floats in [0, 1].
+        masks: (H, W), bool, by the colour (red, green, blue) of its outline; later ones lie on top.
+
+    Returns:
+        (H, W, 3), uint8.
+    """
+    base = picture(image)
+    drawn = np.array(np.repeat(base[:, :, None], 3, axis=2) if base.ndim == 2 else base)
+    for colour, mask in masks.items():
+        inside = np.pad(mask, 1)
+        # The pixels of the region that have a neighbour outside of it; what the image's edge cuts is not outlined there.
+        inside[0], inside[-1] = inside[1], inside[-2]
+        inside[:, 0], inside[:, -1] = inside[:, 1], inside[:, -2]
+        surrounded = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
+        drawn[mask & ~surrounded] = colour
+    return drawn
 
 
 def colour_bar(width: int = 256, height: int = 1) -> npt.NDArray[np.uint8]:

@@ -77,6 +77,7 @@ class ReportImage:
         fired: the latents that fired, in any order.
         reconstruction: (H, W) or (H, W, 3), uint8, or floats in [0, 1].
         error: why there is no result, in one line.
+        further: more pictures of it, each with a caption.
 
     Raises:
         UsageError: an array of another shape or type; the message names the image.
@@ -92,6 +93,7 @@ class ReportImage:
     fired: tuple[FiredLatent, ...]
     reconstruction: Array | None
     error: str | None
+    further: tuple[tuple[str, Array], ...] = ()
 
     def __post_init__(self) -> None:
         called = repr(shorten(self.name, 60))
@@ -101,6 +103,8 @@ class ReportImage:
         check_map(f"the anomaly map of image {called}", self.anomaly_map)
         if self.reconstruction is not None:
             check_picture(f"the reconstruction of image {called}", self.reconstruction)
+        for caption, values in self.further:
+            check_picture(f"the picture {caption!r} of image {called}", values)
         if self.p_value is not None and not 0 <= self.p_value <= 1:
             raise UsageError(f"the p-value of image {called} must be in [0, 1], not {self.p_value}")
 

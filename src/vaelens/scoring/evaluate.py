@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from vaelens.data.images import ImageSet
-from vaelens.errors import unknown
-from vaelens.localizers import LOCALIZERS
 from vaelens.metrics import auroc
-from vaelens.oneclass import load_split
+from vaelens.run_data import load_classes
+from vaelens.run_localizers import suitable
 from vaelens.runs import FALSE_ALARMS, Run
 
 
@@ -98,11 +97,10 @@ def evaluate(
         UsageError: an unknown localizer.
         DataError: the data set is not where it was.
     """
-    names = list(localizers or LOCALIZERS)
+    names = list(localizers or suitable(run.config))
     for name in names:
-        if name not in LOCALIZERS:
-            raise unknown("localizer", name, LOCALIZERS)
-    split = load_split(run.config, root)
+        run.localizer(name)  # all that can be refused is refused first
+    split = load_classes(run.config, root)
     total = len(names) * len(split.test)
     scores = {}
     for position, name in enumerate(names):

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 
 from vaelens.data.images import ImageSet, to_float
-from vaelens.oneclass import load_split
 from vaelens.output import result_folder, write_json
 from vaelens.report.charts import auroc_bars, score_histogram
 from vaelens.report.content import Figure, Report, ReportImage, Table
 from vaelens.report.html import write_report
 from vaelens.report.sheet import to_png
-from vaelens.runs import FALSE_ALARMS, MAIN_LOCALIZER, Run
+from vaelens.run_data import load_classes
+from vaelens.runs import FALSE_ALARMS, Run
 from vaelens.scoring.evaluate import Evaluation
 from vaelens.scoring.gallery import cards
 
@@ -44,7 +44,7 @@ def write_evaluation(run: Run, evaluation: Evaluation, root: Path | None = None,
 
 def evaluation_report(run: Run, evaluation: Evaluation, root: Path | None = None, figures: Sequence[Figure] = ()) -> Report:
     """The report of an evaluation, with a gallery of the first twelve test images of each class."""
-    split = load_split(run.config, root)
+    split = load_classes(run.config, root)
     chosen = _first_of_each(split.test)
     images = to_float(chosen.images)
     verdict = run.localize(images)
@@ -54,7 +54,7 @@ def evaluation_report(run: Run, evaluation: Evaluation, root: Path | None = None
     normal = split.normal
     return Report(
         title=f"{split.dataset}: is it a {normal}, and where is it not?",
-        lead=_lead(evaluation, split.dataset, normal),
+        lead=_lead(run, evaluation, split.dataset, normal),
         summary=(
             ("trained on", f"{evaluation.counts['train']} images of class {normal}"),
             ("calibrated on", f"{evaluation.counts['calibration']} held-out images of it"),
@@ -75,9 +75,9 @@ def evaluation_report(run: Run, evaluation: Evaluation, root: Path | None = None
     )
 
 
-def _lead(evaluation: Evaluation, dataset: str, normal: int) -> str:
+def _lead(run: Run, evaluation: Evaluation, dataset: str, normal: int) -> str:
     aurocs = {name: result.mean for name, result in evaluation.scores.items()}
-    main = MAIN_LOCALIZER if MAIN_LOCALIZER in aurocs else next(iter(aurocs))
+    main = run.main_localizer if run.main_localizer in aurocs else next(iter(aurocs))
     others = ", ".join(f"{name} {value:.4f}" for name, value in aurocs.items() if name != main)
     return (
         f"A variational autoencoder that has seen class {normal} of {dataset} alone tells it from the other classes with an "
@@ -104,15 +104,16 @@ def _table(evaluation: Evaluation) -> Table:
 def _charts(run: Run, evaluation: Evaluation, test: ImageSet, normal: int) -> list[Figure]:
     bars = {name: {str(k): v for k, v in result.per_class.items()} for name, result in evaluation.scores.items()}
     charts = [Figure("AUROC by class", "Each score against each class that is not normal.", to_png(auroc_bars(bars)))]
-    if MAIN_LOCALIZER in evaluation.scores:
-        values = evaluation.scores[MAIN_LOCALIZER].values
+    main = run.main_localizer
+    if main in evaluation.scores:
+        values = evaluation.scores[main].values
         assert test.labels is not None
         is_normal = test.labels == normal
         groups = {f"class {normal}": values[is_normal].numpy(), "other classes": values[~is_normal].numpy()}
-        threshold = run.calibration(MAIN_LOCALIZER).score_threshold(FALSE_ALARMS)
-        caption = "Deviation scores of the test images. The threshold comes from held-out normal images alone."
+        threshold = run.calibration(main).score_threshold(FALSE_ALARMS)
+        caption = f"Scores of the test images by {main}. The threshold comes from held-out normal images alone."
         line = threshold if math.isfinite(threshold) else None
         if line is None:
-            caption = "Deviation scores of the test images. Too few normal images were held out for a threshold."
+            caption = f"Scores of the test images by {main}. Too few normal images were held out for a threshold."
         charts.append(Figure("Scores", caption, to_png(score_histogram(groups, line))))
     return charts

@@ -8,9 +8,12 @@ import numpy as np
 from torch import Tensor
 
 from vaelens.data.images import to_float
+from vaelens.report.colour import outlined
 from vaelens.report.content import Array, FiredLatent, ReportImage
 from vaelens.runs import Explanation, Run, Verdict
 
+FLAGGED_COLOUR = (230, 30, 40)
+TRUE_COLOUR = (40, 200, 80)
 MOST_FIRED = 8  # latents whose maps a card shows, those of largest |z| first; the others that fired are named
 
 
@@ -30,8 +33,9 @@ def cards(
     names: Sequence[str],
     images: Tensor,
     verdict: Verdict,
-    explanation: Explanation,
+    explanation: Explanation | None,
     labels: Sequence[str | None] | None = None,
+    truth: Tensor | None = None,
 ) -> list[ReportImage]:
     """One card per image.
 
@@ -40,10 +44,12 @@ def cards(
         names: B names.
         images: (B, C, H, W), uint8.
         verdict: of these images.
-        explanation: of these images.
+        explanation: of these images; None where the run's model has no latents to explain.
         labels: B classes, where known.
+        truth: (B, H, W), bool, where the images are truly abnormal, where known.
     """
-    reconstructions = run.reconstruct(to_float(images))
+    reconstructions = run.visible(run.reconstruct(to_float(images))) if run.reconstructs else None
+    images = run.visible(images)
     return [
         ReportImage(
             name=names[i],
@@ -53,12 +59,26 @@ def cards(
             flagged=bool(verdict.flagged[i]),
             label=None if labels is None else labels[i],
             anomaly_map=_alone(verdict.maps[i].numpy()),
-            fired=fired_latents(explanation, i),
-            reconstruction=_alone(picture(reconstructions[i])),
+            fired=() if explanation is None else fired_latents(explanation, i),
+            reconstruction=None if reconstructions is None else _alone(picture(reconstructions[i])),
             error=None,
+            further=_outlines(picture(images[i]), verdict, i, truth),
         )
         for i in range(len(names))
     ]
+
+
+def _outlines(image: Array, verdict: Verdict, i: int, truth: Tensor | None) -> tuple[tuple[str, Array], ...]:
+    """The image with what is flagged outlined, and what is truly abnormal; nothing where there is neither."""
+    masks = {}
+    if truth is not None and bool(truth[i].any()):
+        masks[TRUE_COLOUR] = truth[i].numpy()
+    if bool(verdict.masks[i].any()):
+        masks[FLAGGED_COLOUR] = verdict.masks[i].numpy()
+    if not masks:
+        return ()
+    caption = "flagged (red)" + (", truth (green)" if truth is not None else "")
+    return ((caption, outlined(image, masks)),)
 
 
 def fired_latents(explanation: Explanation, i: int) -> tuple[FiredLatent, ...]:

@@ -18,7 +18,7 @@ from vaelens.output import check_free, result_folder, write_bytes, write_json, w
 from vaelens.report.colour import common_limit, encode_png, overlay
 from vaelens.report.content import Report, ReportImage, Table
 from vaelens.report.html import write_report
-from vaelens.runs import FALSE_ALARMS, MAIN_LOCALIZER, Run, Verdict
+from vaelens.runs import FALSE_ALARMS, Run, Verdict
 from vaelens.scoring.gallery import cards, picture, unreadable
 from vaelens.scoring.shown import Shown
 from vaelens.scoring.sources import Loaded, Source, as_text
@@ -102,7 +102,7 @@ def score(
     source: Source,
     out: Path,
     *,
-    localizer: str = MAIN_LOCALIZER,
+    localizer: str | None = None,
     false_alarms: float = FALSE_ALARMS,
     batch_size: int = 64,
     pictures: bool = True,
@@ -118,7 +118,7 @@ def score(
         run: the trained run.
         source: which images.
         out: folder to make.
-        localizer: whose scores and maps.
+        localizer: whose scores and maps; None for the run's main one.
         false_alarms: share of normal images that may be flagged.
         batch_size: images at once.
         pictures: whether to write masks and overlays.
@@ -132,6 +132,7 @@ def score(
     check_free(out, "score", overwrite)
     source.check_apart(out)
     batch_size = whole("batch_size", batch_size)
+    localizer = localizer or run.main_localizer
     calibration = run.calibration(localizer)
     thresholds = calibration.score_threshold(false_alarms), calibration.pixel_threshold(false_alarms)
     rows: list[Row] = []
@@ -167,7 +168,7 @@ def _score_batch(
     images = torch.stack([one.image for one in loaded if one.image is not None])
     floats = to_float(images)
     verdict = run.localize(floats, localizer, false_alarms)
-    explanation = run.explain(floats)
+    explanation = run.explain(floats) if run.has_posterior else None
     names = [one.item.name for one in loaded]
     shown = cards(run, names, images, verdict, explanation, [one.label for one in loaded])
     rows = [
@@ -177,13 +178,13 @@ def _score_batch(
             p_value=float(verdict.p_value[i]),
             flagged=bool(verdict.flagged[i]),
             area=float(verdict.masks[i].float().mean()),
-            fired=explanation.fired[i].nonzero().flatten().tolist(),
+            fired=None if explanation is None else explanation.fired[i].nonzero().flatten().tolist(),
             label=loaded[i].label,
         )
         for i in range(len(loaded))
     ]
     if pictures is not None:
-        pictures.write(names, images, verdict)
+        pictures.write(names, run.visible(images), verdict)
     return list(zip(rows, shown, strict=True))
 
 

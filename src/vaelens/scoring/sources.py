@@ -8,13 +8,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from vaelens.data.anomaly import AnomalySplit
 from vaelens.data.decode import list_images, read_image
 from vaelens.data.files import shown
 from vaelens.data.images import ImageSet
 from vaelens.errors import DataError, UsageError
-from vaelens.oneclass import load_split
+from vaelens.run_data import load_split
 from vaelens.runs import Run
 
 
@@ -57,7 +59,8 @@ class Source:
         run: whose network is to see them.
         given: paths of image files and folders, or names such as "mnist/test/00042" and "mnist/test" for all of them.
         root: folder of the run's data set, where it has moved.
-        convert: change colour, depth and size where they are not the network's, and not refuse such images.
+        convert: change colour, depth and size where they are not the network's, and not refuse such images. Runs of data sets
+            whose images differ do so always, as they did in training.
 
     Raises:
         UsageError: nothing given, a path that does not exist, a folder without images, a name that the data set lacks.
@@ -70,6 +73,8 @@ class Source:
         self.convert = convert
         self._root = root
         self._test: ImageSet | None = None
+        self._defects: dict[int, str] = {}
+        self._frames: dict[Path, list[Path]] = {}
         self.items = _apart([item for one in given for item in self._find(one)])
 
     def __len__(self) -> int:
@@ -111,7 +116,11 @@ class Source:
 
     def _named(self, given: str) -> list[Item]:
         if self._test is None:
-            self._test = load_split(self.run.config, self._root).test
+            split = load_split(self.run.config, self._root)
+            if split.test is None:
+                raise UsageError(f"{split.dataset} has no test images; name files or a folder")
+            self._test = split.test
+            self._defects = dict(enumerate(split.defects)) if isinstance(split, AnomalySplit) else {}
         items = [
             Item(name, None, position)
             for position, name in enumerate(self._test.names)
@@ -126,14 +135,30 @@ class Source:
         if item.path is None:
             assert self._test is not None
             labels = self._test.labels
-            return Loaded(item, self._test.images[item.position], None if labels is None else str(int(labels[item.position])))
-        channels, height, width = self.run.input_shape
+            label = None if labels is None else str(int(labels[item.position]))
+            return Loaded(item, self._test.images[item.position], self._defects.get(item.position, label))
         try:
-            return Loaded(item, read_image(item.path, channels, (height, width), convert=self.convert))
+            return Loaded(item, self._read(item.path))
         except DataError as error:
             if strict:
                 raise
             return Loaded(item, None, error=str(error))
+
+    def _read(self, path: Path) -> Tensor:
+        """One file as the network takes it, (C, H, W), uint8; of a video with the frames beside it in its folder."""
+        preparation = self.run.preparation
+        if preparation is None:
+            channels, height, width = self.run.input_shape
+            return read_image(path, channels, (height, width), convert=self.convert)
+        if preparation.frames == 1:
+            return preparation.read(path)
+        if path.parent not in self._frames:
+            self._frames[path.parent] = list_images(path.parent)
+        clip = [one for one in self._frames[path.parent] if one.parent == path.parent]
+        at = clip.index(path) if path in clip else 0
+        reach = preparation.frames // 2
+        chosen = [clip[min(max(at + step, 0), len(clip) - 1)] for step in range(-reach, reach + 1)]
+        return torch.cat([preparation.read(path if one == path else one) for one in chosen])
 
 
 def as_text(name: str) -> str:

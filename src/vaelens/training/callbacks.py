@@ -69,7 +69,8 @@ class EpochKeeper(Checkpoint):  # type: ignore[misc]
         state.mean_kl = pl_module.mean_kl().tolist()
         state.stopped_early = bool(trainer.should_stop)
         latents = len(state.mean_kl)
-        self._collapse.check(epoch, int(row["active_latents"]), latents)
+        if latents:  # a model without a posterior has none that could collapse
+            self._collapse.check(epoch, int(row["active_latents"]), latents)
         state.collapse_warned = self._collapse.lowest
         self._logs.write(state.history)
         if epoch % settings.checkpoint_every == 0 or epoch == settings.epochs or state.stopped_early:

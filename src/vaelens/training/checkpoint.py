@@ -128,8 +128,9 @@ def check_resumable(
     Raises:
         UsageError: names the setting that differs, the images or the weight.
     """
+    defaults = TrainSettings().to_dict()  # a setting that is younger than the checkpoint had its default
     for name, now in settings.to_dict().items():
-        then = state.settings.get(name)
+        then = state.settings.get(name, defaults[name])
         if name not in _MAY_CHANGE and now != then:
             raise UsageError(
                 f"{name} is {now!r}, but the run in {path} was started with {then!r}: resume with {name} {then!r}, "

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from vaelens.errors import UsageError
@@ -131,7 +132,8 @@ def fit(
                 raise
             stop()
         finally:
-            model.cpu().eval().zero_grad(set_to_none=True)
+            model.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            model.eval().zero_grad(set_to_none=True)
     return result()
 
 

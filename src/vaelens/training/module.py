@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from vaelens.data.augment import parse
 from vaelens.errors import UsageError
 from vaelens.objectives import ElboTerms, active_latents, elbo, kl_warmup, reparameterize
 from vaelens.training.batches import Batch, Batches, Images, derived_seed, seeded
@@ -40,12 +41,14 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         self.settings = settings
         self.batches = Batches(train.images, settings.batch_size, seed=settings.seed)
         self.held_out_batches = None if held_out is None else Batches(held_out.images, settings.batch_size)
+        self._augmentation = parse(settings.augmentation)
         self._names = (train.names, () if held_out is None else held_out.names)
         self._warmup_steps = settings.warmup_steps(len(self.batches))
         self._train_means = EpochMeans()
         self._held_out_means = EpochMeans()
         self._guard = self._held_out_guard = FiniteGuard((), settings)
         self._last_batch = 0, torch.empty(0)
+        self._layout = torch.contiguous_format
 
     @property
     def kl_weight(self) -> float:
@@ -58,10 +61,14 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         if not parameters:
             raise UsageError("the model has no parameter to train: all are frozen, or there are none")
-        return torch.optim.Adam(parameters, lr=self.settings.learning_rate, fused=True)
+        return torch.optim.Adam(parameters, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True)
 
     def on_fit_start(self) -> None:
-        """Starts the guards, once the device is known."""
+        """Starts the guards and lays the weights out, once device and precision are known."""
+        # In bf16 with channels last a step of the UCSD network takes a fifth of what it takes with either alone.
+        if self.trainer.precision == "bf16-mixed":
+            self._layout = torch.channels_last
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         every = 1 if self.device.type == "cpu" else _LOOK_EVERY
         self._guard = FiniteGuard(self._names[0], self.settings, every)
         self._held_out_guard = FiniteGuard(self._names[1], self.settings, every)
@@ -77,7 +84,7 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         step = self.current_epoch * len(self.batches) + batch_idx
         self._seed_layers(step)
         weight = self.settings.kl_weight * kl_warmup(step, self._warmup_steps)
-        terms = self.terms(batch.images, weight, seeded(self.settings.seed, "noise", step))
+        terms = self.terms(self.augmented(batch.images, step), weight, seeded(self.settings.seed, "noise", step))
         self._guard.check(terms.loss, "loss", self.current_epoch, batch_idx, batch.indices)
         self._last_batch = batch_idx, batch.indices
         self._train_means.add(terms)
@@ -124,6 +131,12 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         mean, logvar = self.model.encode(images)  # type: ignore[operator]
         logits = self.model.decode_logits(reparameterize(mean, logvar, generator))  # type: ignore[operator]
         return elbo(logits, images, mean, logvar, self.settings.likelihood, kl_weight)
+
+    def augmented(self, images: Tensor, step: int) -> Tensor:
+        """A training batch (B, C, H, W) in [0, 1], rotated and mirrored as the settings allow; the same at each `step`."""
+        if self._augmentation:
+            images = self._augmentation(images, seeded(self.settings.seed, "augmentation", step))
+        return images.contiguous(memory_format=self._layout)
 
     def mean_kl(self) -> Tensor:
         """(D,), nats: mean over the held-out images of the epoch, or over the training images where there are none."""

@@ -83,5 +83,7 @@ class TrainingProgress:
 
 
 def _figures(row: Row, latents: int) -> str:
-    held_out = f", held-out {row['val/loss']:.2f}" if "val/loss" in row else ""
-    return f"loss {row['train/loss']:.2f}{held_out}, {int(row['active_latents'])} of {latents} latents active"
+    digits = ".2f" if abs(row["train/loss"]) >= 10 else ".4f"  # nats per image are hundreds, structural similarity is below 1
+    held_out = f", held-out {row['val/loss']:{digits}}" if "val/loss" in row else ""
+    active = f", {int(row['active_latents'])} of {latents} latents active" if latents else ""
+    return f"loss {row['train/loss']:{digits}}{held_out}{active}"

@@ -20,7 +20,8 @@ class FitResult:
     Attributes:
         history: one row per epoch, also of those before a resumption: epoch; train/loss, train/reconstruction,
             train/kl; with held-out images val/loss, val/reconstruction, val/kl; active_latents, kl_weight, seconds.
-        mean_kl: D values, nats: each latent's KL divergence, in the mean over the held-out images, at the last epoch.
+        mean_kl: D values, nats: each latent's KL divergence, in the mean over the held-out images, at the last epoch. Empty
+            where the model has no posterior; its rows then lack the KL divergence, the active latents and the KL weight.
         interrupted: stopped by a signal before its time.
         stopped_early: ended because the held-out loss had stopped falling.
         checkpoint: the checkpoint, None where none was written yet.

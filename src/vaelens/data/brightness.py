@@ -1,0 +1,52 @@
+"""One brightness and one contrast for all images, whatever the lamp and the exposure were.
+
+With the median m of all values of an image (all channels together) and its spread s = (95th - 5th percentile) / 3.29, which
+is the standard deviation where values are normally distributed:
+
+    x  ->  clip(round(128 + (x - m) * gain), 0, 255),    gain = min(TARGET / s, MOST_GAIN)
+
+Neither m nor s depends on what up to 5% of the pixels are, so that a small defect, however bright, changes nothing elsewhere.
+An inner percentile range such as the quartiles would not do: on an object before a plain ground it sees the ground's noise
+alone. The bound on the gain keeps noise noise: an image of one value becomes 128 everywhere.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vaelens.errors import UsageError
+
+MIDDLE = 128
+TARGET = 28.0  # so that 4.5 spreads on either side still fit: a dark object before a light ground is not cut off
+MOST_GAIN = 4.0
+_WIDTH = 3.29  # the distance of the percentiles 5 and 95 of a normal distribution, in standard deviations
+
+
+def normalise(image: Tensor) -> Tensor:
+    """Bring one image to the common brightness and contrast.
+
+    Args:
+        image: uint8, (C, H, W) or any other shape, values 0 to 255.
+
+    Returns:
+        uint8 of the same shape.
+
+    Raises:
+        UsageError: another dtype, or no values.
+    """
+    if image.dtype != torch.uint8 or image.numel() == 0:
+        raise UsageError(f"brightness is normalised on torch.uint8 images, not {image.dtype} {tuple(image.shape)}")
+    return table(image)[image.to(torch.int64)]
+
+
+def table(image: Tensor) -> Tensor:
+    """What each of the 256 values becomes in this image: uint8, (256,). The same on every machine."""
+    below = torch.bincount(image.flatten(), minlength=256).cumsum(0)
+    total = image.numel()
+    # the smallest value that at least this share of the values does not exceed: whole numbers, no rounding
+    low, median, high = (int((below * 100 >= total * percent).nonzero()[0]) for percent in (5, 50, 95))
+    spread = (high - low) / _WIDTH
+    gain = MOST_GAIN if spread * MOST_GAIN <= TARGET else TARGET / spread
+    values = MIDDLE + (torch.arange(256, dtype=torch.float64) - median) * gain
+    return values.round().clamp(0, 255).to(torch.uint8)

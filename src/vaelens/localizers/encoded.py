@@ -1,0 +1,44 @@
+"""One forward pass of the encoder: the posterior mean and the feature map of any layer. No gradient, so no layer is dear."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from vaelens.attention import LatentAttention
+from vaelens.errors import UsageError, unknown
+
+
+def encoded(model: nn.Module, layer: str, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Images (B, C, H, W), float in [0, 1] -> posterior mean (B, D) and the feature map (B, n, h, w) of `layer`.
+
+    Raises:
+        UsageError: the encoder has no such layer.
+    """
+    modules = dict(model.named_modules())
+    if layer not in modules:
+        raise unknown("layer", layer, (name for name in modules if name))
+    kept: list[Tensor] = []
+
+    def keep(module: nn.Module, args: object, output: Tensor) -> None:
+        kept.append(output)
+
+    handle = modules[layer].register_forward_hook(keep)
+    try:
+        with torch.no_grad():
+            mean, _ = model.encode(images)  # type: ignore[operator]
+    finally:
+        handle.remove()
+    if not kept or kept[0].ndim != 4:
+        raise UsageError(f"layer '{layer}' gives no feature map (B, n, h, w); take a convolution or its activation")
+    return mean, kept[0]
+
+
+def first_activation(model: nn.Module) -> str:
+    """The encoder's first feature map after an activation, where detail is finest."""
+    layers: Mapping[str, tuple[int, int, int]] = LatentAttention(model).layers
+    modules = dict(model.named_modules())
+    activations = [name for name in layers if isinstance(modules[name], nn.ReLU | nn.LeakyReLU)]
+    return next(iter(activations or layers))

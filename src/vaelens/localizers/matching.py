@@ -1,0 +1,112 @@
+"""Matched deviation: how far each patch of the feature map is from the most similar one that a normal image has there."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vaelens.attention.maps import resize
+from vaelens.errors import whole
+from vaelens.localizers.base import Localization, Localizer, as_batches
+from vaelens.localizers.encoded import encoded, first_activation
+from vaelens.localizers.places import Places
+from vaelens.localizers.smoothing import smoothed
+
+_CELLS = 64  # along the longer side; finer feature maps are averaged to about so many
+_PLACES = 32  # cells along the longer side where every place keeps a memory of its own
+_REMEMBERED = 512  # normal images whose patches a fixed camera's places remember
+_BATCH = 64
+
+
+class MatchingLocalizer(Localizer):
+    """The least distance between a patch of the feature map and those of normal images near the same place.
+
+    `Deviation` subtracts the mean feature map of the normal neighbours, which blurs whatever lies a little differently in
+    each. Here every patch is compared with each neighbour by itself and a few cells around its place, and the least
+    distance counts: a thread that is one cell further on is no defect, one that no neighbour has is.
+
+    With `neighbours` k, those are the k normal images nearest in latent space. With None, for a fixed camera, all normal
+    images count, and every place remembers the patches that it has seen.
+
+    The map is the distance per channel, in units of the channel's standard deviation on normal images, smoothed; the score is
+    the map's maximum.
+
+    Args:
+        model: the trained network.
+        layer: whose feature map; None for the first activation, where detail is finest.
+        neighbours: how many normal images, the nearest in latent space; None for all of them.
+        window: how many cells around its place a patch is looked for; None: 3 with `neighbours`, else 1.
+
+    Raises:
+        UsageError: a number below 1, or an unknown layer.
+    """
+
+    name: ClassVar[str] = "matching"
+    explains: ClassVar[str] = "distance of each patch from the most similar one of the nearest normal images"
+
+    def __init__(
+        self, model: nn.Module, layer: str | None = None, neighbours: int | None = 20, window: int | None = None
+    ) -> None:
+        self.model = model
+        self.layer = layer if layer is not None else first_activation(model)
+        self.neighbours = None if neighbours is None else whole("neighbours", neighbours)
+        self.window = whole("window", window, least=0) if window is not None else (1 if neighbours is None else 3)
+        self._codes = self._features = self._scale = torch.empty(0)
+        self._places: Places | None = None
+
+    def fit(self, normal: Tensor) -> Self:
+        if self.neighbours is None:
+            step = -(-len(normal) // _REMEMBERED)
+            features = torch.cat([self._seen(batch)[1] for batch in as_batches(normal[::step], _BATCH)])
+            self._places = Places.fit(features, self.window)
+            return self
+        parts = [self._seen(batch) for batch in as_batches(normal, _BATCH)]
+        self._codes = torch.cat([code for code, _ in parts])
+        features = torch.cat([feature for _, feature in parts])
+        self._scale = features.std((0, 2, 3)).clamp_min(1e-3)[:, None, None]
+        self._features = features / self._scale
+        return self
+
+    def localize(self, images: Tensor) -> Localization:
+        if self._places is None and not len(self._codes):
+            raise self.not_fitted()
+        codes, features = self._seen(images)
+        if self._places is not None:
+            cells = self._places.distances(features)
+        else:
+            nearest = self._nearest(codes)
+            cells = torch.stack([self._matched(one / self._scale, at) for one, at in zip(features, nearest, strict=True)])
+        size = images.shape[2], images.shape[3]
+        maps = smoothed(resize(cells, size), max(size) / 100 if self._places is None else max(size) / 50).clamp_min(0)
+        return Localization(maps, maps.amax((1, 2)))
+
+    def _seen(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes (B, D) and the feature map at the resolution that is compared."""
+        codes, features = encoded(self.model, self.layer, images)
+        most = _PLACES if self.neighbours is None else _CELLS
+        by = max(1, round(max(features.shape[2:]) / most))
+        if by > 1 and self.neighbours is None:  # a place keeps the cells that it is made of
+            height, width = features.shape[2] // by * by, features.shape[3] // by * by
+            return codes, functional.pixel_unshuffle(features[..., :height, :width], by)
+        return codes, functional.avg_pool2d(features, by) if by > 1 else features
+
+    def _nearest(self, codes: Tensor) -> Tensor:
+        assert self.neighbours is not None
+        distances = torch.cdist(codes, self._codes, compute_mode="donot_use_mm_for_euclid_dist")
+        return distances.topk(min(self.neighbours, len(self._codes)), largest=False).indices
+
+    def _matched(self, features: Tensor, nearest: Tensor) -> Tensor:
+        """One image's features (n, h, w) and k normal images -> least distances (h, w)."""
+        side, (height, width) = self.window, features.shape[1:]
+        around = functional.pad(self._features[nearest], (side, side, side, side), mode="replicate")
+        least = torch.full((height, width), torch.inf)
+        for down in range(2 * side + 1):
+            for right in range(2 * side + 1):
+                there = around[:, :, down : down + height, right : right + width]
+                squared = (there - features).square_().mean(1, keepdim=True)
+                patches = functional.avg_pool2d(squared, 3, stride=1, padding=1, count_include_pad=False)
+                least = torch.minimum(least, patches[:, 0].amin(0))
+        return least.sqrt()
