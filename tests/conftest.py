@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +57,57 @@ def tiny_copy(tiny_run: Path, tmp_path: Path) -> Path:
         elif file.is_file():
             shutil.copy(file, out)
     return out
+
+
+def texture(rng: np.random.Generator, height: int, width: int) -> Any:
+    """Soft checks at a random offset with a little noise: (H, W), values in [0, 1]."""
+    y, x = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
+    waves = np.sin(2 * np.pi * (3 * x + 0.3 * rng.random())) * np.cos(2 * np.pi * 2 * y)
+    return np.clip(0.5 + 0.3 * waves + 0.03 * rng.standard_normal((height, width)), 0, 1)
+
+
+@pytest.fixture(scope="session")
+def defect_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The layout of MVTec AD: 40 normal images, 6 good and 8 with a defect of two types; sizes and formats differ."""
+    root, rng = tmp_path_factory.mktemp("defects"), np.random.default_rng(0)
+    sizes = ((40, 48), (64, 64), (50, 36))
+    for place in ("train/good", "test/good", "test/spot", "test/line", "ground_truth/spot", "ground_truth/line"):
+        (root / place).mkdir(parents=True)
+    for i in range(40):
+        values, deep = texture(rng, *sizes[i % 3]), i % 3 == 2
+        picture = Image.fromarray((values * 65535).astype(np.uint16) if deep else (values * 255).astype(np.uint8))
+        picture.save(root / "train" / "good" / f"{i:03d}.{'jpg' if i % 3 == 1 else 'png'}")
+    for i in range(6):
+        Image.fromarray((texture(rng, *sizes[i % 3]) * 255).astype(np.uint8)).save(root / "test" / "good" / f"{i:03d}.png")
+    for defect in ("spot", "line"):
+        for i in range(4):
+            height, width = sizes[i % 3]
+            values, mask = texture(rng, height, width), np.zeros((height, width), bool)
+            if defect == "spot":
+                mask[height // 3 : height // 3 + height // 5, width // 3 : width // 3 + width // 5] = True
+            else:
+                mask[height // 2 : height // 2 + 3, 4 : width - 4] = True
+            values[mask] = 1 - values[mask]
+            Image.fromarray((values * 255).astype(np.uint8)).save(root / "test" / defect / f"{i:03d}.png")
+            Image.fromarray(mask).save(root / "ground_truth" / defect / f"{i:03d}_mask.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def folder_run(defect_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on `defect_root`: 20 images of 32x32, 20 more held out, 8 latents, 2 epochs. Copy it before writing into it."""
+    from vaelens.oneclass import train_run
+
+    out = tmp_path_factory.mktemp("folder") / "run"
+    options: dict[str, Any] = {"size": 32, "network": "compact", "held_out": 0.5, "latent_dim": 8}
+    train_run(out, "folder", root=defect_root, epochs=2, batch_size=8, progress=False, **options)
+    return out
+
+
+@pytest.fixture
+def folder_copy(folder_run: Path, tmp_path: Path) -> Path:
+    """A copy of the run on `defect_root` to write into, as it was after training."""
+    return Path(shutil.copytree(folder_run, tmp_path / "run", ignore=shutil.ignore_patterns("localizers", "report*")))
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from vaelens.data.images import to_float
 from vaelens.errors import RunError, UsageError
-from vaelens.localizers import LOCALIZERS, build_localizer
+from vaelens.localizers import build_localizer
+from vaelens.objective_of import OF_CLASSES
 from vaelens.oneclass import load_split
 from vaelens.output import OutputError
 from vaelens.run_folder import save_run
@@ -77,7 +78,7 @@ def test_a_loaded_run_answers_as_the_one_that_was_trained(images: Tensor, tmp_pa
     for name, weight in trained.model.state_dict().items():
         assert torch.equal(weight, loaded.model.state_dict()[name]), name
     assert torch.equal(trained.explain(images).maps.per_latent, loaded.explain(images).maps.per_latent)
-    for name in LOCALIZERS:
+    for name in OF_CLASSES:
         first, second = trained.localize(images, name), loaded.localize(images, name)
         assert torch.equal(first.maps, second.maps), name
         assert torch.equal(first.score, second.score), name
@@ -89,7 +90,8 @@ def test_a_loaded_run_answers_as_the_one_that_was_trained(images: Tensor, tmp_pa
 
 
 def test_a_run_holds_what_its_configuration_says(run: Run) -> None:
-    assert run.config.dataset == {"name": "digits", "root": None, "normal": 1, "held_out": 0.25, "seed": 0}
+    nothing = {"root": None, "category": None, "preparation": None}
+    assert run.config.dataset == {"name": "digits", "normal": 1, "held_out": 0.25, "seed": 0, **nothing}
     assert run.config.network == {"name": "mnist", "input_shape": [1, 28, 28], "latent_dim": 8}
     assert run.config.training["epochs"] == 3
     assert run.input_shape == (1, 28, 28)
@@ -111,7 +113,8 @@ def test_calibration_is_the_scores_of_images_that_training_never_saw(run: Run) -
     split = load_split(run.config)
     assert not set(split.train.names) & set(split.calibration.names)
     held_out = to_float(split.calibration.images)
-    for name in LOCALIZERS:
+    assert torch.equal(run.held_out_images, split.calibration.images)
+    for name in OF_CLASSES:
         found = build_localizer(name, run.model).fit(split.train.images).localize(held_out)
         assert torch.allclose(run.calibration(name).scores, found.score, rtol=1e-5)
         assert torch.allclose(run.calibration(name).peaks, found.maps.flatten(1).max(1).values, rtol=1e-5)
@@ -120,7 +123,7 @@ def test_calibration_is_the_scores_of_images_that_training_never_saw(run: Run) -
 # --- verdicts and explanations, by hand ---
 
 
-@pytest.mark.parametrize("name", sorted(LOCALIZERS))
+@pytest.mark.parametrize("name", sorted(OF_CLASSES))
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.5])
 def test_a_verdict_by_hand(run: Run, images: Tensor, name: str, rate: float) -> None:
     verdict = run.localize(images, name, rate)
@@ -255,7 +258,7 @@ def test_a_command_to_go_on_can_be_pasted_into_a_shell(tiny_copy: Path) -> None:
     assert shlex.split(command) == ["vaelens", "train", "digits", "--out", str(moved), "--resume"]
 
 
-@pytest.mark.parametrize("version", [0, 2, 99, "1", 1.5, None, True])
+@pytest.mark.parametrize("version", [0, 1, 99, "2", 2.5, None, True])
 def test_another_format_is_refused(tiny_copy: Path, version: object) -> None:
     change(tiny_copy, "format", to=version)
     message = refused(tiny_copy)
@@ -275,21 +278,21 @@ def bomb(opens: str, closes: str, end: str) -> str:
     [
         "!!python/object/apply:os.system ['touch bomb']",
         "!!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path [bomb]]",
-        "format: 1\ndataset: !!python/name:os.system",
+        "format: 2\ndataset: !!python/name:os.system",
         "- a\n- list\n",
         "text",
         "3",
-        "format: 1",
-        "format: 1\ndataset: 3",
-        "? [1, 2]\n: 3\nformat: 1",
+        "format: 2",
+        "format: 2\ndataset: 3",
+        "? [1, 2]\n: 3\nformat: 2",
         "a: [1,",
-        "a: &a [*a]\nformat: 1",
+        "a: &a [*a]\nformat: 2",
         "[" * 5000,
-        "format: 1\nformat: 1\n\tx",
+        "format: 2\nformat: 2\n\tx",
         "format: 0x" + "f" * 5000,
         "format: " + "1" * 70_000,
         pytest.param(bomb("[", "]", "format: *a9"), id="bomb of lists"),
-        pytest.param(bomb("{<<: [", "]}", "format: 1"), id="bomb of merged mappings"),
+        pytest.param(bomb("{<<: [", "]}", "format: 2"), id="bomb of merged mappings"),
     ],
 )
 def test_hostile_configurations_are_refused_and_not_executed(
@@ -417,6 +420,9 @@ def test_weights_of_another_network_are_refused(tiny_copy: Path, damage: Callabl
     [
         lambda c: c.pop("score.kl"),
         lambda c: c.pop("normal.images"),
+        lambda c: c.pop("held_out.images"),
+        lambda c: c.update({"held_out.images": c["held_out.images"].float()}),
+        lambda c: c.update({"held_out.images": c["held_out.images"][:5].clone()}),
         lambda c: c.update({"normal.images": c["normal.images"].float()}),
         lambda c: c.update({"normal.images": c["normal.images"][:, :, :20].clone()}),
         lambda c: c.update({"normal.images": c["normal.images"][:1].clone()}),

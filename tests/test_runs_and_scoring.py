@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from vaelens.data.images import to_float
 from vaelens.demo import run_demo
 from vaelens.errors import RunError, UsageError, VaelensError
-from vaelens.localizers import LOCALIZERS
+from vaelens.objective_of import OF_CLASSES
 from vaelens.oneclass import load_split, train_run
 from vaelens.output import MARK, OutputError, result_folder, write_bytes
 from vaelens.runs import Run, load_run
@@ -68,7 +68,7 @@ def test_training_leaves_the_global_generator_alone(tmp_path: Path) -> None:
 
 
 def test_verdict_follows_from_scores_and_thresholds(run: Run, test_images: torch.Tensor) -> None:
-    for name in LOCALIZERS:
+    for name in OF_CLASSES:
         verdict = run.localize(test_images, name, false_alarms=0.1)
         calibration = run.calibration(name)
         assert verdict.maps.shape == (24, 28, 28)
@@ -82,7 +82,7 @@ def test_verdict_follows_from_scores_and_thresholds(run: Run, test_images: torch
 
 
 def test_a_score_does_not_depend_on_the_batch(run: Run, test_images: torch.Tensor) -> None:
-    for name in LOCALIZERS:
+    for name in OF_CLASSES:
         together = run.localizer(name).localize(test_images[:6])
         alone = [run.localizer(name).localize(image[None]) for image in test_images[:6]]
         assert torch.allclose(together.score, torch.cat([a.score for a in alone]), rtol=1e-4, atol=1e-6), name
@@ -258,13 +258,13 @@ def test_an_incomplete_or_damaged_run_is_refused(copy: Path, name: str) -> None:
 
 def test_a_run_of_another_format_is_refused(copy: Path) -> None:
     config = copy / "config.yaml"
-    config.write_text(config.read_text().replace("format: 1", "format: 99"))
+    config.write_text(config.read_text().replace("format: 2", "format: 99"))
     with pytest.raises(RunError, match="format 99"):
         load_run(copy)
 
 
 @pytest.mark.parametrize(
-    "text", ["!!python/object/apply:os.system ['touch bomb']", "- a list", "", "format: 1\ndataset: 3", "a: [1,", "format: 1"]
+    "text", ["!!python/object/apply:os.system ['touch bomb']", "- a list", "", "format: 2\ndataset: 3", "a: [1,", "format: 2"]
 )
 def test_hostile_configurations_are_refused(copy: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(copy)

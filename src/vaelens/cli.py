@@ -310,24 +310,52 @@ def evaluate(
     print(f"report   {report}")
 
 
-@app.command(epilog="Example: vaelens reproduce figure4 --root data/mnist --out figure4")
+@app.command(epilog="Example: vaelens reproduce table1 --root data --dataset ucsd-ped2 --out table1")
 def reproduce(
-    what: Annotated[str, typer.Argument(metavar="FIGURE", help="figure1 or figure4")],
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="figure1, figure4, figure5, figure6, table1 or table2")],
     out: Out,
     root: Root = None,
-    epochs: Annotated[Optional[int], typer.Option(help="passes over the training images; default: the paper's 100")] = None,  # noqa: UP045
-    seed: Annotated[int, typer.Option(help="of weights, order and noise")] = 0,
+    epochs: Annotated[Optional[int], typer.Option(help="passes over the training images; default: the preset's")] = None,  # noqa: UP045
+    seed: Annotated[Optional[int], typer.Option(help="of a figure's runs: weights, order and noise; default: 0")] = None,  # noqa: UP045
+    seeds: Annotated[Optional[str], typer.Option(help="of a table's runs; default: 0,1,2")] = None,  # noqa: UP045
+    dataset: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="of table1 and figure5: ucsd-ped1 or ucsd-ped2; default: the one that ROOT has"),
+    ] = None,
+    category: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="of table2 and figure6: one of MVTec AD, may be repeated; default: all that ROOT has"),
+    ] = None,
+    preset: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="paper: the paper's networks and settings; small: a compact network at 128x128; default: paper"),
+    ] = None,
     runs: Annotated[Optional[list[Path]], typer.Option("--run", help="a run to use, and not to train one")] = None,  # noqa: UP045
     overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a figure of the paper anew, on real MNIST."""
-    from vaelens.paper import reproduce as reproduce_figure
+    """Make a figure or a table of the paper anew: figures 1 and 4 on MNIST, table 1 and figure 5 on UCSD, the rest on MVTec AD.
+
+    Runs are trained in OUT/runs and kept: stopped, the same command goes on. How long training takes is said before it starts.
+    """
+    from vaelens.paper import reproduce as reproduce_it
 
     try:
-        result = reproduce_figure(
-            what, out, root=root, runs=runs or (), epochs=epochs, seed=seed, overwrite=overwrite, progress=not quiet
+        result = reproduce_it(
+            what,
+            out,
+            root=root,
+            runs=runs or (),
+            epochs=epochs,
+            seed=seed,
+            seeds=_seeds(seeds),
+            dataset=dataset,
+            categories=category or (),
+            preset=preset,
+            overwrite=overwrite,
+            progress=not quiet,
+            notice=None if quiet else lambda line: say(f"vaelens: {line}"),
         )
     except Stopped as error:
         if not (out / "runs").is_dir():
@@ -383,6 +411,17 @@ def _size(text: str | None) -> tuple[int, int] | None:
     except ValueError:
         pass
     raise UsageError(f"--size takes pixels a side such as 128, or HEIGHTxWIDTH such as 128x192, got {text!r}")
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    from vaelens.errors import UsageError
+
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--seeds takes whole numbers such as 0,1,2, got {text!r}") from None
 
 
 def _print_evaluation(result: Any, run: Any) -> None:

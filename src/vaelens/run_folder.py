@@ -20,6 +20,7 @@ from vaelens.models import ConvVAE, build
 from vaelens.objective_of import family_of, localizers_of
 from vaelens.output import check_folder, holds_something, write_bytes, write_json, writing
 from vaelens.run_config import CONFIG, RunConfig, first_line, train_command
+from vaelens.run_localizers import forget
 
 MODEL, CALIBRATION, METRICS = "model.safetensors", "calibration.safetensors", "metrics.json"
 _LOCK = ".lock"
@@ -77,6 +78,7 @@ def save_run(folder: Path, model: ConvVAE, tensors: Mapping[str, Tensor], metric
     """Complete a run folder that has its `config.yaml`: weights, calibration and, last, the metrics."""
     with writing(folder / METRICS):  # of a run that was trained further: without it no half of the old is taken for whole
         (folder / METRICS).unlink(missing_ok=True)
+    forget(folder)
     for name, content in ((MODEL, model.state_dict()), (CALIBRATION, tensors)):
         write_bytes(folder / name, save({k: v.detach().cpu().contiguous() for k, v in content.items()}), durable=True)
     write_json(folder / METRICS, metrics, durable=True)

@@ -5,7 +5,7 @@ RUN/localizers/NAME.safetensors     the state of a localizer, and its scores of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from vaelens.run_config import RunConfig
 
 FOLDER = "localizers"
-_NEEDS = {name: objective for objective, family in FAMILIES.items() for name in family.localizers}
-# These look at the images alone, or bring a network of their own.
+_NEEDS = {family.localizers[0]: objective for objective, family in FAMILIES.items() if family.localizers}
+# These look at the images alone.
 _FOR_ALL = ("floor-mean", "floor-neighbours", "floor-contrast", "floor-motion")
 
 
@@ -43,12 +43,9 @@ def build(spec: str, model: ConvVAE, config: RunConfig) -> Localizer:
     return build_localizer(name, model, **{**_defaults(name, config), **options})
 
 
-def fitted(
-    spec: str, model: ConvVAE, config: RunConfig, normal: Tensor, state: Mapping[str, Tensor] | None = None
-) -> Localizer:
-    """A localizer of a run, fitted on normal images (N, C, H, W), uint8; from its `state` where that was kept."""
-    localizer = build(spec, model, config)
-    return localizer.fit(normal) if not state else localizer.restore(normal, dict(state))
+def fitted(spec: str, model: ConvVAE, config: RunConfig, normal: Tensor) -> Localizer:
+    """A localizer of a run, fitted on normal images (N, C, H, W), uint8."""
+    return build(spec, model, config).fit(normal)
 
 
 def check_suits(name: str, config: RunConfig) -> None:
@@ -89,13 +86,39 @@ def read_kept(folder: Path, name: str) -> dict[str, Tensor]:
         return {}
     try:
         tensors = load(path.read_bytes())
+        if not all(tensor.isfinite().all() for tensor in tensors.values()):
+            raise ValueError("it holds what is not finite")
         scores, peaks = tensors["score"], tensors["peak"]
-        if scores.shape != peaks.shape or scores.ndim != 1 or not (scores.isfinite().all() and peaks.isfinite().all()):
-            raise ValueError("its scores are not finite numbers, one per held-out image")
+        if scores.shape != peaks.shape or scores.ndim != 1:
+            raise ValueError("its scores are not one number per held-out image")
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError) as error:
         why = " ".join(str(error).split())[:200]
         raise RunError(f"{shown(path)} is damaged ({why}); remove it, and the localizer is fitted anew") from error
     return dict(tensors)
+
+
+def restored(folder: Path, name: str, model: ConvVAE, config: RunConfig, normal: Tensor) -> Localizer:
+    """A localizer of a run, fitted as its folder keeps it, or on normal images (N, C, H, W), uint8, where it keeps nothing.
+
+    Raises:
+        UsageError: see `build`.
+        RunError: what the folder keeps is damaged, or another localizer's.
+    """
+    state = {key.removeprefix("state."): value for key, value in read_kept(folder, name).items() if key.startswith("state.")}
+    localizer = build(name, model, config)
+    try:
+        return localizer.restore(normal, state) if state else localizer.fit(normal)
+    except UsageError as error:
+        if not state:
+            raise
+        path = folder / FOLDER / f"{name}.safetensors"
+        raise RunError(f"{shown(path)} cannot be used ({error}); remove it, and the localizer is fitted anew") from error
+
+
+def forget(folder: Path) -> None:
+    """Remove what a run's folder keeps of localizers: the model is about to be another."""
+    with writing(folder / FOLDER):
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
 def keep(folder: Path, name: str, localizer: Localizer, calibration: Calibration) -> None:
@@ -106,11 +129,6 @@ def keep(folder: Path, name: str, localizer: Localizer, calibration: Calibration
     with writing(folder / FOLDER):
         (folder / FOLDER).mkdir(exist_ok=True)
     write_bytes(folder / FOLDER / f"{name}.safetensors", content, durable=True)
-
-
-def state_in(kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The localizer's own state among what was kept."""
-    return {key.removeprefix("state."): value for key, value in kept.items() if key.startswith("state.")}
 
 
 def _defaults(name: str, config: RunConfig) -> dict[str, Any]:

@@ -13,6 +13,7 @@ Loading a run reads YAML and safetensors: nothing in it is ever unpickled or exe
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,10 +30,11 @@ from vaelens.localizers import Calibration, Localizer, check_false_alarms
 from vaelens.models import ConvVAE
 from vaelens.objective_of import family_of, main_localizer_of
 from vaelens.objectives.elbo import kl_per_latent
+from vaelens.output import OutputError
 from vaelens.run_config import CONFIG, RunConfig, first_line
 from vaelens.run_data import preparation_of
 from vaelens.run_folder import METRICS, read_calibration, read_metrics, read_model
-from vaelens.run_localizers import fitted, keep, measured, read_kept, state_in
+from vaelens.run_localizers import fitted, keep, measured, read_kept, restored
 
 __all__ = ["METRICS", "Explanation", "Run", "RunConfig", "Verdict", "load_run"]
 
@@ -71,6 +73,7 @@ class Verdict:
         score_threshold: images above are flagged; infinite where too few normal images were held out for the rate.
         pixel_threshold: pixels above are flagged.
         localizer: whose maps and scores these are.
+        posterior: mean and log variance (B, D), where the localizer encoded the images.
     """
 
     maps: Tensor
@@ -81,6 +84,7 @@ class Verdict:
     score_threshold: float
     pixel_threshold: float
     localizer: str
+    posterior: tuple[Tensor, Tensor] | None = None
 
 
 class Run:
@@ -191,9 +195,11 @@ class Run:
         _check_floats(images)
         with torch.no_grad():
             maps = (attention or self.attention)(images)
-        z_scores = self.z_scores(maps.mean)
-        fired = (z_scores.abs() >= FIRED_Z) & (kl_per_latent(maps.mean, maps.logvar) > FIRED_NATS)
-        return Explanation(maps, z_scores, fired, self.active)
+        return Explanation(maps, self.z_scores(maps.mean), self.fired(maps.mean, maps.logvar), self.active)
+
+    def fired(self, mean: Tensor, logvar: Tensor) -> Tensor:
+        """Posteriors (B, D) -> bool (B, D): the latents that are far from normal and tell something about their image."""
+        return (self.z_scores(mean).abs() >= FIRED_Z) & (kl_per_latent(mean, logvar) > FIRED_NATS)
 
     def z_scores(self, mean: Tensor) -> Tensor:
         """Posterior means (B, D) -> their distance from the held-out normal images', in standard deviations (B, D)."""
@@ -227,6 +233,7 @@ class Run:
             score_threshold=calibration.score_threshold(false_alarms),
             pixel_threshold=pixel_threshold,
             localizer=localizer,
+            posterior=result.posterior,
         )
 
     def localizer(self, spec: str) -> Localizer:
@@ -239,8 +246,8 @@ class Run:
             UsageError: an unknown localizer or option, or one that the run's kind of model does not allow.
         """
         if spec not in self._localizers:
-            state = state_in(read_kept(self.path, spec)) if ":" not in spec else {}
-            self._localizers[spec] = fitted(spec, self.model, self.config, self.normal_images, state)
+            made = (self.model, self.config, self.normal_images)
+            self._localizers[spec] = fitted(spec, *made) if ":" in spec else restored(self.path, spec, *made)
         return self._localizers[spec]
 
     def calibration(self, spec: str) -> Calibration:
@@ -259,7 +266,8 @@ class Run:
                 localizer = self.localizer(spec)
                 self._calibrations[spec] = measured(localizer, self.held_out_images)
                 if ":" not in spec:
-                    keep(self.path, spec, localizer, self._calibrations[spec])
+                    with suppress(OutputError):  # a run that cannot be written to is measured anew each time
+                        keep(self.path, spec, localizer, self._calibrations[spec])
         return self._calibrations[spec]
 
     def reconstruct(self, images: Tensor) -> Tensor:

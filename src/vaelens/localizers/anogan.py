@@ -48,7 +48,8 @@ class AnoGANLocalizer(Localizer):
                 f"localizer 'anogan' searches a generator (network 'dcgan'), and this model is a {type(model).__name__}: "
                 "train a run with objective 'anogan'"
             )
-        if not 0 <= weight <= 1 or not learning_rate > 0:
+        numbers = all(isinstance(value, int | float) for value in (weight, learning_rate))
+        if not numbers or not 0 <= weight <= 1 or not learning_rate > 0:
             raise UsageError(
                 f"weight is a share from 0 to 1 and learning_rate a number above 0, got {weight!r} and {learning_rate!r}"
             )
@@ -56,7 +57,7 @@ class AnoGANLocalizer(Localizer):
         self.steps = whole("steps", steps)
         self.weight = weight
         self.learning_rate = learning_rate
-        self.seed = seed
+        self.seed = whole("seed", seed, least=0, most=2**63 - 1)
 
     @property
     def detail(self) -> str:

@@ -116,12 +116,16 @@ class AttentionLocalizer(Localizer):
             self.of: Localizer = NormalDifferenceLocalizer(model, layer)
         else:
             self.of = (MeanSumLocalizer if score == "mean-sum" else OverallLocalizer)(model, layer, variant)
+        self._ready = False
 
     def fit(self, normal: Tensor) -> Self:
         self.of.fit(normal)
+        self._ready = True
         return self
 
     def localize(self, images: Tensor) -> Localization:
+        if not self._ready:
+            raise self.not_fitted()
         return self.of.localize(images)
 
 

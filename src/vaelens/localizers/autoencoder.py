@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from vaelens.errors import whole
 from vaelens.localizers.base import Localization, Localizer
 from vaelens.objectives.ssim import WINDOW, ssim_residual
 
@@ -63,7 +64,7 @@ class AESSIMLocalizer(ResidualLocalizer):
 
     def __init__(self, model: nn.Module, window: int = WINDOW) -> None:
         super().__init__(model)
-        self.window = window
+        self.window = whole("window", window)
 
     def residual(self, images: Tensor, reconstruction: Tensor) -> Tensor:
         """Images and reconstructions (B, C, H, W) -> maps (B, H, W)."""

@@ -20,10 +20,12 @@ class Localization:
     Attributes:
         maps: (B, H, W), at the images' size, values >= 0, higher is more abnormal. The unit is the localizer's own.
         score: (B,), one number per image, higher is more abnormal.
+        posterior: mean and log variance (B, D) where the localizer encoded the images, so that nobody need do it again.
     """
 
     maps: Tensor
     score: Tensor
+    posterior: tuple[Tensor, Tensor] | None = None
 
 
 class Localizer(ABC):

@@ -7,8 +7,9 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from vaelens.attention import Deviation, LatentAttention
+from vaelens.attention import Deviation, LatentAttention, LatentMaps
 from vaelens.attention.maps import resize
+from vaelens.errors import whole
 from vaelens.localizers.base import Localization, Localizer, as_batches
 
 _MEASURED = 512  # normal images that the usual level of each latent's deviation is measured on
@@ -36,7 +37,7 @@ class DeviationLocalizer(Localizer):
         self, model: nn.Module, layer: str | None = None, neighbours: int | None = 20, ridge: float | None = 0.3
     ) -> None:
         self.attention = LatentAttention(model, layer)
-        self.neighbours = neighbours
+        self.neighbours = None if neighbours is None else whole("neighbours", neighbours)
         self.ridge = ridge
         self.fitted: Deviation | None = None
         self.level: Tensor | None = None
@@ -46,7 +47,7 @@ class DeviationLocalizer(Localizer):
         self.fitted = Deviation.fit(self.attention, normal, neighbours, ridge=self.ridge)
         step = max(1, len(normal) // _MEASURED)
         with torch.no_grad():
-            levels = [_rms(self._signed(batch, own=True)) for batch in as_batches(normal[::step])]
+            levels = [_rms(self._maps(batch, own=True).signed) for batch in as_batches(normal[::step])]
         self.level = _geometric_mean(torch.cat(levels), dim=0)
         return self
 
@@ -54,14 +55,15 @@ class DeviationLocalizer(Localizer):
         if self.level is None:
             raise self.not_fitted()
         with torch.no_grad():
-            deviation = self._signed(images) / self.level[:, None, None]
+            found = self._maps(images)
+            deviation = found.signed / self.level[:, None, None]
             maps = resize(deviation.abs().mean(1), (images.shape[2], images.shape[3]))
-        return Localization(maps, _geometric_mean(_rms(deviation), dim=1))
+        return Localization(maps, _geometric_mean(_rms(deviation), dim=1), (found.mean, found.logvar))
 
-    def _signed(self, images: Tensor, own: bool = False) -> Tensor:
+    def _maps(self, images: Tensor, own: bool = False) -> LatentMaps:
         """(B, D, h, w); `own` where the images are among the normal ones that this was fitted on."""
         assert self.fitted is not None
-        return self.fitted.maps(self.attention, images, leave_out_self=own).signed
+        return self.fitted.maps(self.attention, images, leave_out_self=own)
 
 
 def _geometric_mean(values: Tensor, dim: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""One forward pass of the encoder: the posterior mean and the feature map of any layer. No gradient, so no layer is dear."""
+"""One forward pass of the encoder: the posterior and the feature map of any layer. No gradient, so no layer is dear."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from vaelens.attention import LatentAttention
 from vaelens.errors import UsageError, unknown
 
 
-def encoded(model: nn.Module, layer: str, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Images (B, C, H, W), float in [0, 1] -> posterior mean (B, D) and the feature map (B, n, h, w) of `layer`.
+def encoded(model: nn.Module, layer: str, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Images (B, C, H, W), float in [0, 1] -> posterior mean and log variance (B, D), feature map (B, n, h, w) of `layer`.
 
     Raises:
         UsageError: the encoder has no such layer.
@@ -28,12 +28,12 @@ def encoded(model: nn.Module, layer: str, images: Tensor) -> tuple[Tensor, Tenso
     handle = modules[layer].register_forward_hook(keep)
     try:
         with torch.no_grad():
-            mean, _ = model.encode(images)  # type: ignore[operator]
+            mean, logvar = model.encode(images)  # type: ignore[operator]
     finally:
         handle.remove()
     if not kept or kept[0].ndim != 4:
         raise UsageError(f"layer '{layer}' gives no feature map (B, n, h, w); take a convolution or its activation")
-    return mean, kept[0]
+    return mean, logvar, kept[0]
 
 
 def first_activation(model: nn.Module) -> str:

@@ -21,6 +21,7 @@ from vaelens.localizers.resnet import VARIABLE, ResNetFeatures, find_weights
 _IMAGES = 256  # normal images that patches are taken from, evenly spread
 _PATCHES = 50_000  # of which so many are learned from
 _BATCH = 16
+_MOST_SEED = 2**32 - 1  # that scikit-learn takes
 _STATE = ("mean", "components", "words", "level", "source")
 
 
@@ -92,13 +93,14 @@ class FeatureDictionaryLocalizer(Localizer):
         seed: int = 0,
     ) -> None:
         self.words = whole("words", words)
-        if not 0 < variance < 1:
+        whole("grid", grid)
+        if not isinstance(variance, int | float) or not 0 < variance < 1:
             raise UsageError(f"variance is the share of the variance to keep, between 0 and 1 such as 0.95, got {variance!r}")
         self.model = model
         self.layer = layer
         self.variance = variance
-        self.seed = seed
-        path = find_weights(weights)
+        self.seed = whole("seed", seed, least=0, most=_MOST_SEED)
+        path = find_weights(None if weights is None else str(weights))
         self._resnet = None if path is None else ResNetFeatures(path, block, grid)
         self._from = f"ResNet-18 ({block}, {grid} cells a side, {path.name})" if path else ""
         self._attention: LatentAttention | None = None
@@ -132,6 +134,8 @@ class FeatureDictionaryLocalizer(Localizer):
         missing = [name for name in _STATE if name not in state]
         if missing:
             raise UsageError(f"the state of localizer '{self.name}' lacks {', '.join(missing)}: fit it again")
+        if not _fit_together(state):
+            raise UsageError(f"the state of localizer '{self.name}' does not fit together: fit it again")
         if not state["source"].any():  # what was learned decides, also where weights have come since
             self._resnet = None
         if not torch.equal(state["source"], self._source()):
@@ -172,6 +176,12 @@ class FeatureDictionaryLocalizer(Localizer):
         if self._resnet is None:
             return torch.zeros(3, dtype=torch.long)
         return torch.tensor([self._resnet.fingerprint, self._resnet.grid, self._resnet.channels])
+
+
+def _fit_together(state: Mapping[str, Tensor]) -> bool:
+    mean, components, words, level = (state[name] for name in _STATE[:-1])
+    shapes = mean.ndim == 1 and components.shape[1:] == mean.shape and words.shape[1:] == components.shape[:1]
+    return shapes and level.ndim == 0 and len(words) > 0
 
 
 def learn(patches: Tensor, words: int, variance: float, seed: int) -> Dictionary:

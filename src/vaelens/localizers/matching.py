@@ -31,8 +31,8 @@ class MatchingLocalizer(Localizer):
     With `neighbours` k, those are the k normal images nearest in latent space. With None, for a fixed camera, all normal
     images count, and every place remembers the patches that it has seen.
 
-    The map is the distance per channel, in units of the channel's standard deviation on normal images, smoothed; the score is
-    the map's maximum.
+    The map is the distance per channel, in units of the channel's standard deviation on normal images and the mean of all
+    channels' together, smoothed; the score is the map's maximum. For a fixed camera it is the distance in the features' own unit.
 
     Args:
         model: the trained network.
@@ -60,20 +60,22 @@ class MatchingLocalizer(Localizer):
     def fit(self, normal: Tensor) -> Self:
         if self.neighbours is None:
             step = -(-len(normal) // _REMEMBERED)
-            features = torch.cat([self._seen(batch)[1] for batch in as_batches(normal[::step], _BATCH)])
+            features = torch.cat([self._seen(batch)[2] for batch in as_batches(normal[::step], _BATCH)])
             self._places = Places.fit(features, self.window)
             return self
         parts = [self._seen(batch) for batch in as_batches(normal, _BATCH)]
-        self._codes = torch.cat([code for code, _ in parts])
-        features = torch.cat([feature for _, feature in parts])
-        self._scale = features.std((0, 2, 3)).clamp_min(1e-3)[:, None, None]
+        self._codes = torch.cat([code for code, _, _ in parts])
+        features = torch.cat([feature for _, _, feature in parts])
+        spread = features.std((0, 2, 3))
+        # With its own spread alone a channel that is all but dead would count as much as one that sees something.
+        self._scale = (spread + spread.mean()).clamp_min(1e-6)[:, None, None]
         self._features = features / self._scale
         return self
 
     def localize(self, images: Tensor) -> Localization:
         if self._places is None and not len(self._codes):
             raise self.not_fitted()
-        codes, features = self._seen(images)
+        codes, logvar, features = self._seen(images)
         if self._places is not None:
             cells = self._places.distances(features)
         else:
@@ -81,17 +83,19 @@ class MatchingLocalizer(Localizer):
             cells = torch.stack([self._matched(one / self._scale, at) for one, at in zip(features, nearest, strict=True)])
         size = images.shape[2], images.shape[3]
         maps = smoothed(resize(cells, size), max(size) / 100 if self._places is None else max(size) / 50).clamp_min(0)
-        return Localization(maps, maps.amax((1, 2)))
+        return Localization(maps, maps.amax((1, 2)), (codes, logvar))
 
-    def _seen(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes (B, D) and the feature map at the resolution that is compared."""
-        codes, features = encoded(self.model, self.layer, images)
+    def _seen(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Posterior mean and log variance (B, D), and the feature map at the resolution that is compared."""
+        codes, logvar, features = encoded(self.model, self.layer, images)
         most = _PLACES if self.neighbours is None else _CELLS
         by = max(1, round(max(features.shape[2:]) / most))
-        if by > 1 and self.neighbours is None:  # a place keeps the cells that it is made of
-            height, width = features.shape[2] // by * by, features.shape[3] // by * by
-            return codes, functional.pixel_unshuffle(features[..., :height, :width], by)
-        return codes, functional.avg_pool2d(features, by) if by > 1 else features
+        if by > 1:
+            lacking = [-side % by for side in features.shape[2:]]  # so that the last rows and columns count as well
+            features = functional.pad(features, (0, lacking[1], 0, lacking[0]), mode="replicate")
+            # a place keeps the cells that it is made of
+            features = (functional.pixel_unshuffle if self.neighbours is None else functional.avg_pool2d)(features, by)
+        return codes, logvar, features
 
     def _nearest(self, codes: Tensor) -> Tensor:
         assert self.neighbours is not None
@@ -100,7 +104,8 @@ class MatchingLocalizer(Localizer):
 
     def _matched(self, features: Tensor, nearest: Tensor) -> Tensor:
         """One image's features (n, h, w) and k normal images -> least distances (h, w)."""
-        side, (height, width) = self.window, features.shape[1:]
+        height, width = features.shape[1:]
+        side = min(self.window, max(height, width) - 1)  # farther there is nothing
         around = functional.pad(self._features[nearest], (side, side, side, side), mode="replicate")
         least = torch.full((height, width), torch.inf)
         for down in range(2 * side + 1):

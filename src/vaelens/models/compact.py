@@ -1,4 +1,4 @@
-"""A network of our own for processors without an accelerator: a seventh of the parameters of the paper's UCSD network."""
+"""A network of our own for processors without an accelerator: an eighth of the parameters of the paper's UCSD network."""
 
 from __future__ import annotations
 

@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING
 from vaelens.errors import unknown
 
 if TYPE_CHECKING:
+    from vaelens.paper.asked import Asked
     from vaelens.paper.result import Reproduced
-    from vaelens.runs import Run
 
-    Draw = Callable[[Sequence[Run], Path | None, Path], Reproduced]
+    Make = Callable[[Asked, Path], Reproduced]
 
 __all__ = ["FIGURES", "reproduce"]
 
-# Which digits' runs each figure needs. Its module has draw(runs, root, out) -> Reproduced.
-FIGURES: dict[str, tuple[int, ...]] = {
-    "figure1": (3,),
-    "figure4": (1, 3),
+# The options that each takes beside root, runs, epochs and overwrite. Its module has make(asked, out) -> Reproduced.
+FIGURES: dict[str, tuple[str, ...]] = {
+    "figure1": ("seed",),
+    "figure4": ("seed",),
+    "figure5": ("seed", "dataset", "preset"),
+    "figure6": ("seed", "categories", "preset"),
+    "table1": ("seeds", "dataset", "preset"),
+    "table2": ("seeds", "categories", "preset"),
 }
 
 
@@ -31,42 +35,67 @@ def reproduce(
     root: Path | None = None,
     runs: Sequence[Path] = (),
     epochs: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
+    seeds: Sequence[int] | None = None,
+    dataset: str | None = None,
+    categories: Sequence[str] = (),
+    preset: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
+    notice: Callable[[str], None] | None = None,
 ) -> Reproduced:
-    """Make a figure of the paper on real MNIST, training what it needs.
+    """Make a figure or a table of the paper on the real data, training what it needs.
 
-    The runs are trained in OUT/runs and kept: stopped, the same call goes on where it was.
+    The runs are trained in OUT/runs and kept, and a table's figures in OUT/results as each is measured: stopped, the same
+    call goes on where it was.
 
     Args:
-        what: "figure1" or "figure4".
+        what: one of FIGURES: "figure1" and "figure4" (MNIST), "table1" and "figure5" (UCSD), "table2" and "figure6" (MVTec AD).
         out: folder to make or go on with.
-        root: folder of MNIST's files; None: the cache, with a download into it.
-        runs: folders of trained MNIST runs to use and not train; one for each digit that the figure needs.
-        epochs: of training; None: the paper's.
-        seed: of weights, order and noise.
+        root: folder of the data set's files; None: the cache, with a download into it where that is possible.
+        runs: folders of trained runs to use and not train. MNIST: one for each digit that the figure needs, the others are
+            trained; else these alone.
+        epochs: of training; None: the preset's.
+        seed: of a figure's runs: weights, order and noise; None: 0.
+        seeds: of a table's runs, whose mean and spread it has; None: 0, 1 and 2.
+        dataset: "ucsd-ped1" or "ucsd-ped2"; None: the one that the root has, Ped1 where it has both.
+        categories: of MVTec AD; empty: all that the root has.
+        preset: "paper", the paper's networks and settings, which None is; "small", a compact network on images of 128x128.
         overwrite: train anew where OUT has runs with other settings.
         progress: show the training's progress.
+        notice: called with lines for people, such as the time that training will take.
 
     Raises:
-        UsageError: an unknown figure, runs that do not fit it, or an OUT that is a file, holds what is not ours, or runs
-            with other settings.
+        UsageError: an unknown figure, an option that it does not take, runs that do not fit it, or an OUT that is a file,
+            holds what is not ours, or runs with other settings.
+        DataError: files of the data set that are missing or damaged.
+        TrainingInterrupted: stopped by a signal; the same call goes on.
     """
     if what not in FIGURES:
-        raise unknown("figure", what, FIGURES)
+        raise unknown("figure or table", what, FIGURES)
     from vaelens.output import own_folder
-    from vaelens.paper.mnist_runs import runs_for
+    from vaelens.paper.asked import Asked
     from vaelens.training.result import TrainingInterrupted
 
     out = Path(out)
+    asked = Asked(
+        root=None if root is None else Path(root),
+        runs=tuple(Path(run) for run in runs),
+        epochs=epochs,
+        seed=seed,
+        seeds=None if seeds is None else tuple(seeds),
+        dataset=dataset,
+        categories=tuple(categories),
+        preset=preset,
+        overwrite=overwrite,
+        progress=progress,
+        notice=notice,
+    )
+    asked.check_takes(what, FIGURES[what])
     with own_folder(out, f"reproduce {what}"):
+        make: Make = import_module(f"vaelens.paper.{what}").make
         try:
-            loaded = runs_for(
-                FIGURES[what], out, root=root, given=runs, epochs=epochs, seed=seed, overwrite=overwrite, progress=progress
-            )
+            return make(asked, out)
         except TrainingInterrupted as error:
             error.args = (f"{error}; the same call goes on",)
             raise
-        draw: Draw = import_module(f"vaelens.paper.{what}").draw
-        return draw(loaded, root, out)

@@ -9,6 +9,8 @@ import torch
 
 from vaelens.data.images import to_float
 from vaelens.output import write_bytes
+from vaelens.paper.asked import Asked
+from vaelens.paper.mnist_runs import runs_for
 from vaelens.paper.result import Reproduced
 from vaelens.report.figures import figure1
 from vaelens.report.sheet import to_png
@@ -16,8 +18,14 @@ from vaelens.run_data import load_classes
 from vaelens.runs import Run
 from vaelens.scoring.gallery import pictures
 
+DIGITS = (3,)
 SAMPLES = 8
 LATENTS = 3
+
+
+def make(asked: Asked, out: Path) -> Reproduced:
+    """The figure from a run of digit 3."""
+    return draw(runs_for(DIGITS, out, asked), asked.root, out)
 
 
 def draw(runs: Sequence[Run], root: Path | None, out: Path) -> Reproduced:

@@ -10,13 +10,21 @@ import torch
 from vaelens.data.images import ImageSet
 from vaelens.output import write_bytes
 from vaelens.paper.anomaly_rows import anomaly_panel
+from vaelens.paper.asked import Asked
+from vaelens.paper.mnist_runs import runs_for
 from vaelens.paper.result import Reproduced
 from vaelens.report.figures import figure4
 from vaelens.report.sheet import to_png
 from vaelens.run_data import load_classes
 from vaelens.runs import Run
 
+DIGITS = (1, 3)
 SHOWN = (7, 2, 4, 9, 5)
+
+
+def make(asked: Asked, out: Path) -> Reproduced:
+    """The figure from runs of digits 1 and 3."""
+    return draw(runs_for(DIGITS, out, asked), asked.root, out)
 
 
 def draw(runs: Sequence[Run], root: Path | None, out: Path) -> Reproduced:

@@ -4,32 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from vaelens.errors import UsageError
-from vaelens.oneclass import train_run
-from vaelens.run_config import CONFIG, RunConfig
+from vaelens.paper.asked import Asked
+from vaelens.paper.trained import Recipe, trained
 from vaelens.runs import Run, load_run
-from vaelens.training import TrainSettings
 
 
-def runs_for(
-    digits: Sequence[int],
-    out: Path,
-    *,
-    root: Path | None,
-    given: Sequence[Path],
-    epochs: int | None,
-    seed: int,
-    overwrite: bool,
-    progress: bool,
-) -> list[Run]:
+def runs_for(digits: Sequence[int], out: Path, asked: Asked) -> list[Run]:
     """A run for each digit: one that was given, else that in OUT/runs, trained, resumed or loaded.
 
     Raises:
         UsageError: a given run of another data set or digit, or one in OUT/runs that was trained otherwise.
     """
-    loaded = [load_run(path) for path in given]
+    loaded = [load_run(path) for path in asked.runs]
     for run in loaded:
         data = run.config.dataset
         if data["name"] != "mnist" or data["normal"] not in digits:
@@ -39,27 +27,8 @@ def runs_for(
     if len(set(digits_given)) < len(digits_given):
         raise UsageError(f"give one run for each digit, not several of digit {max(digits_given, key=digits_given.count)}")
     by_digit = {run.config.dataset["normal"]: run for run in loaded}
-    return [by_digit.get(d) or _trained(d, out, root, epochs, seed, overwrite, progress) for d in digits]
+    return [by_digit.get(digit) or trained(_recipe(digit, asked), out, asked) for digit in digits]
 
 
-def _trained(digit: int, out: Path, root: Path | None, epochs: int | None, seed: int, overwrite: bool, progress: bool) -> Run:
-    folder = out / "runs" / f"mnist-{digit}"
-    resume = (folder / CONFIG).is_file()
-    if resume:
-        there = RunConfig.load(folder).training
-        wanted = TrainSettings.for_network("mnist", **({} if epochs is None else {"epochs": epochs}), seed=seed).to_dict()
-        if dict(there) != wanted:
-            if not overwrite:
-                raise UsageError(f"{folder} was trained with other settings; choose another --out, or pass --overwrite")
-            resume = False
-    settings: dict[str, Any] = {} if resume else {"epochs": epochs, "seed": seed}
-    return train_run(
-        folder,
-        "mnist",
-        normal=digit,
-        root=root,
-        resume=resume,
-        overwrite=overwrite and not resume,
-        progress=progress,
-        **settings,
-    )
+def _recipe(digit: int, asked: Asked) -> Recipe:
+    return Recipe(f"mnist-{digit}", "mnist", {"normal": digit, "epochs": asked.epochs, "seed": asked.one_seed})

@@ -93,6 +93,7 @@ class Card:
     def bytes(self) -> int:
         """Size of the embedded pictures, in characters."""
         parts = [self.image, self.layer, self.map_alone, self.reconstruction, *(tile.layer for tile in self.latents)]
+        parts += [picture for _, picture in self.further]
         return sum(len(part) for part in parts)
 
 

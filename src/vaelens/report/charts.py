@@ -1,9 +1,10 @@
-"""Two small charts: scores by group with the threshold, and AUROC by method."""
+"""Small charts: scores by group with the threshold, AUROC by method, and figures over seeds against floors."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BLUE = "#31688e"
+_RED = "#a3320b"
 _INK = "#1b1f24"
 _GRID = "#d5dade"
 _BINS = 60
 _MOST_ACROSS = 6
+_STYLES = ("solid", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1.5, 1, 1.5)))  # of the floors' lines
 
 
 def score_histogram(scores: Mapping[str, Array], threshold: float | None = None, x_label: str = "score") -> Figure:
@@ -66,7 +69,7 @@ def score_histogram(scores: Mapping[str, Array], threshold: float | None = None,
     axes.set_xlim(edges[0], edges[-1])
     axes.set_yticks([])
     if threshold is not None:
-        axes.axvline(threshold, color="#a3320b", linewidth=1.4, linestyle=(0, (4, 2)))
+        axes.axvline(threshold, color=_RED, linewidth=1.4, linestyle=(0, (4, 2)))
         place = (threshold - edges[0]) / (edges[-1] - edges[0])
         side = "left" if place < 0.15 else "right" if place > 0.85 else "center"
         axes.text(
@@ -74,7 +77,7 @@ def score_histogram(scores: Mapping[str, Array], threshold: float | None = None,
             1 + 0.06 / (row * len(scores)),
             f"threshold {number(threshold)}",
             fontsize=SMALL,
-            color="#a3320b",
+            color=_RED,
             ha=side,
             va="bottom",
             transform=axes.get_xaxis_transform(),
@@ -130,6 +133,124 @@ def auroc_bars(table: Mapping[str, Mapping[str, float]], x_label: str = "AUROC")
         axes.set_title(title, fontsize=TEXT, fontweight="bold", color=_INK, loc="left", parse_math=False)
         _plain(axes, x_label)
     return figure
+
+
+@dataclass(frozen=True, slots=True)
+class Dots:
+    """One chart of `spread_dots`.
+
+    Args:
+        title: such as the data set.
+        x_label: what the numbers are.
+        values: by method, one value for each seed, in [0, 1]; may be empty.
+        floors: values by name, drawn as lines over all methods.
+        marks: by method, what others report, drawn as a diamond.
+    """
+
+    title: str
+    x_label: str
+    values: Mapping[str, Sequence[float]]
+    floors: Mapping[str, float] = field(default_factory=dict)
+    marks: Mapping[str, float] = field(default_factory=dict)
+
+
+def spread_dots(charts: Sequence[Sequence[Dots]]) -> Figure:
+    """Figures over seeds: a dot for each seed and a bar at their mean, methods as rows, floors as lines.
+
+    Args:
+        charts: rows of charts, drawn below each other; those of a row have the same methods and floors.
+
+    Raises:
+        UsageError: no chart, or a value outside [0, 1].
+    """
+    if not charts or not all(charts):
+        raise UsageError("a figure of dots needs at least one chart")
+    for chart in (chart for line in charts for chart in line):
+        if not all(0 <= value <= 1 for value in _numbers(chart)):
+            raise UsageError(f"{chart.x_label} of {chart.title!r} must be in [0, 1]")
+    measure = Sheet(1, 1)
+    short = {name: measure.fit(name, 2.6) for line in charts for name in line[0].values}
+    left = 0.25 + max((measure.text_width(name, TEXT) for name in short.values()), default=0.5)
+    chart_width, gap, row, top, bottom = 3.0, 0.3, 0.23, 0.35, 0.55
+    across = max(len(line) for line in charts)
+    legends = [0.17 * (len(line[0].floors) + any(chart.marks for chart in line)) for line in charts]
+    blocks = [top + row * len(line[0].values) + bottom + legend for line, legend in zip(charts, legends, strict=True)]
+    width, height = left + across * (chart_width + gap) + 0.1, sum(blocks) + 0.1
+    figure = blank(width, height)
+    down = 0.0
+    for line, block in zip(charts, blocks, strict=True):
+        names = list(line[0].values)
+        base = height - down - top - row * len(names)
+        for at, chart in enumerate(line):
+            x = left + at * (chart_width + gap)
+            axes = figure.add_axes((x / width, base / height, chart_width / width, max(row * len(names), 0.1) / height))
+            _draw_dots(axes, chart, names, _end(chart))
+            axes.set_yticks(np.arange(len(names))[::-1], labels=[short[n] for n in names] if at == 0 else [""] * len(names))
+            for label in axes.get_yticklabels():
+                label.set_parse_math(False)
+            axes.tick_params(axis="y", length=0, labelsize=TEXT, colors=_INK)
+            title = measure.fit(chart.title, chart_width, TEXT, bold=True)
+            axes.set_title(title, fontsize=TEXT, fontweight="bold", color=_INK, loc="left", parse_math=False)
+            _plain(axes, chart.x_label)
+            if chart.floors or chart.marks:
+                legend = axes.legend(
+                    *_keys(chart),
+                    loc="upper left",
+                    bbox_to_anchor=(0, -0.42 / max(row * len(names), 0.1)),
+                    fontsize=SMALL,
+                    frameon=False,
+                    borderaxespad=0,
+                    labelspacing=0.15,
+                    handlelength=2.6,
+                )
+                for text in legend.get_texts():
+                    text.set_parse_math(False)
+        down += block
+    return figure
+
+
+def _draw_dots(axes: Axes, chart: Dots, names: Sequence[str], end: float) -> None:
+    for value, style in zip(chart.floors.values(), _cycled(len(chart.floors)), strict=True):
+        axes.axvline(value, color=_RED, linewidth=1.0, linestyle=style, zorder=1)
+    for place, name in zip(range(len(names) - 1, -1, -1), names, strict=True):
+        values = list(chart.values.get(name, ()))
+        if values:
+            mean = sum(values) / len(values)
+            axes.plot([min(values), max(values)], [place, place], color=_BLUE, linewidth=1.2, zorder=2)
+            axes.plot([mean, mean], [place - 0.3, place + 0.3], color=_BLUE, linewidth=2.0, zorder=3)
+            axes.plot(values, [place] * len(values), "o", color=_BLUE, markersize=3.5, alpha=0.7, zorder=4)
+        if name in chart.marks:
+            axes.plot([chart.marks[name]], [place], "D", color="white", markeredgecolor=_INK, markersize=5, zorder=5)
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.set_xlim(0, end)
+    ticks = [end * quarter / 4 for quarter in range(5)]
+    axes.set_xticks(ticks, labels=[number(tick, 3) for tick in ticks])
+
+
+def _numbers(chart: Dots) -> list[float]:
+    return [*(v for values in chart.values.values() for v in values), *chart.floors.values(), *chart.marks.values()]
+
+
+def _end(chart: Dots) -> float:
+    """The axis ends at 1, or sooner where all numbers are small: precisions of few abnormal pixels are."""
+    return next((end for end in (0.1, 0.2, 0.4) if max(_numbers(chart), default=1.0) <= 0.95 * end), 1.0)
+
+
+def _keys(chart: Dots) -> tuple[list[Any], list[str]]:
+    """What the legend shows: the floors with their values, and what the diamonds are."""
+    from matplotlib.lines import Line2D
+
+    styles = _cycled(len(chart.floors))
+    lines = [Line2D([], [], color=_RED, linewidth=1.0, linestyle=style) for style in styles]
+    labels = [f"{name} {value:.3f}" for name, value in chart.floors.items()]
+    if chart.marks:
+        lines.append(Line2D([], [], linestyle="", marker="D", color="white", markeredgecolor=_INK, markersize=5))
+        labels.append("the paper")
+    return lines, labels
+
+
+def _cycled(count: int) -> list[Any]:
+    return [_STYLES[i % len(_STYLES)] for i in range(count)]
 
 
 def _text(axes: Axes, x: float, y: float, text: str, align: str, bold: bool = False) -> None:

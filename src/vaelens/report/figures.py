@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vaelens.errors import UsageError
-from vaelens.report.charts import auroc_bars, score_histogram
+from vaelens.report.charts import Dots, auroc_bars, score_histogram, spread_dots
 from vaelens.report.colour import common_limit
 from vaelens.report.content import Array, check_picture
 from vaelens.report.sheet import LINE, MARGIN, SMALL, TEXT, Sheet, enlarged, overlaid, tile_size, to_png
@@ -22,7 +22,7 @@ from vaelens.report.wording import signed
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Panel", "auroc_bars", "figure1", "figure4", "latent_grid", "score_histogram", "to_png"]
+__all__ = ["Dots", "Panel", "auroc_bars", "figure1", "figure4", "latent_grid", "score_histogram", "spread_dots", "to_png"]
 
 FIRED = 3.0
 _TILE = 1.05
@@ -154,6 +154,7 @@ class Panel:
         rows: maps (N, h, w), at least 0, by the label at the left; each row has its own colour scale.
         reconstructions: of the inputs' shape, drawn as the second row; or None.
         limits: upper ends of the scales of some or all rows; the others take the 99.5th percentile over their row.
+        masks: where the inputs are truly abnormal (N, H, W), bool, drawn white on black below the inputs; or None.
     """
 
     title: str
@@ -162,6 +163,23 @@ class Panel:
     rows: Mapping[str, Array]
     reconstructions: Array | None = None
     limits: Mapping[str, float] = field(default_factory=dict)
+    masks: Array | None = None
+
+    def pictures(self) -> dict[str, Array]:
+        """The rows above the maps, by label: the inputs, and what there is of masks and reconstructions.
+
+        Raises:
+            UsageError: not one for each input.
+        """
+        rows = {"input": self.inputs}
+        if self.masks is not None:
+            rows["mask"] = np.asarray(self.masks, np.uint8) * np.uint8(255)
+        if self.reconstructions is not None:
+            rows["reconstruction"] = self.reconstructions
+        for label, images in rows.items():
+            if len(images) != len(self.inputs):
+                raise UsageError(f"panel {self.title!r} has {len(self.inputs)} inputs and {len(images)} {label}s")
+        return rows
 
 
 def figure4(panels: Sequence[Panel]) -> Figure:
@@ -178,7 +196,8 @@ def figure4(panels: Sequence[Panel]) -> Figure:
     """
     if not panels:
         raise UsageError("figure 4 needs at least one panel")
-    labels = ["input", "reconstruction", *(label for panel in panels for label in panel.rows)]
+    pictures = [panel.pictures() for panel in panels]
+    labels = [label for panel, above in zip(panels, pictures, strict=True) for label in (*above, *panel.rows)]
     for panel in panels:
         for label, maps in panel.rows.items():
             try:
@@ -187,37 +206,27 @@ def figure4(panels: Sequence[Panel]) -> Figure:
                 raise UsageError(f"row {label!r} of panel {panel.title!r}: {error}") from error
         if panel.column_titles:
             _check_names(f"the column titles of panel {panel.title!r}", panel.column_titles, len(panel.inputs))
-        if panel.reconstructions is not None and len(panel.reconstructions) != len(panel.inputs):
-            raise UsageError(
-                f"panel {panel.title!r} has {len(panel.inputs)} inputs and {len(panel.reconstructions)} reconstructions"
-            )
-    if all(panel.reconstructions is None for panel in panels):
-        labels.remove("reconstruction")
     layouts = [_Layout(panel.inputs.shape[1:], len(panel.inputs), labels) for panel in panels]
     header = LINE * _TITLE + 0.1
     heights = [
-        header
-        + _title_height(panel.column_titles)
-        + (1 + len(panel.rows) + (panel.reconstructions is not None)) * layout.row
-        + 0.2
-        for panel, layout in zip(panels, layouts, strict=True)
+        header + _title_height(panel.column_titles) + (len(above) + len(panel.rows)) * layout.row + 0.2
+        for panel, above, layout in zip(panels, pictures, layouts, strict=True)
     ]
     sheet = Sheet(max(layout.page for layout in layouts), sum(heights) + 2 * MARGIN - 0.2)
     top = MARGIN
-    for panel, layout, height in zip(panels, layouts, heights, strict=True):
+    for panel, above, layout, height in zip(panels, pictures, layouts, heights, strict=True):
         sheet.text(MARGIN, top, panel.title, sheet.width - 2 * MARGIN, size=_TITLE, bold=True)
         y = top + header
         _column_titles(sheet, layout, y, panel.column_titles, len(panel.inputs))
         y += _title_height(panel.column_titles)
-        layout.inputs(sheet, y, "input", panel.inputs)
-        if panel.reconstructions is not None:
+        for label, images in above.items():
+            layout.inputs(sheet, y, label, images)
             y += layout.row
-            layout.inputs(sheet, y, "reconstruction", panel.reconstructions)
         for label, maps in panel.rows.items():
-            y += layout.row
             upper = common_limit([maps], panel.limits.get(label))
             layout.maps(sheet, y, label, panel.inputs, maps, upper)
             layout.bar(sheet, y, layout.row - _GAP, upper, bool(maps.max() > upper))
+            y += layout.row
         top += height
     return sheet.figure
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from vaelens.data.images import to_float
 from vaelens.errors import DataError, whole
 from vaelens.localizers import Calibration
+from vaelens.localizers.attention import codes
 from vaelens.output import check_free, result_folder, write_bytes, write_json, writing
 from vaelens.report.colour import common_limit, encode_png, overlay
 from vaelens.report.content import Report, ReportImage, Table
@@ -23,6 +25,7 @@ from vaelens.scoring.gallery import cards, picture, unreadable
 from vaelens.scoring.shown import Shown
 from vaelens.scoring.sources import Loaded, Source, as_text
 
+_CARDS = 64  # cards made at once
 _LONGEST_NAME = 255  # bytes, as file systems have it
 Progress = Callable[[int, int], None]
 
@@ -136,7 +139,7 @@ def score(
     calibration = run.calibration(localizer)
     thresholds = calibration.score_threshold(false_alarms), calibration.pixel_threshold(false_alarms)
     rows: list[Row] = []
-    shown = Shown()
+    shown: Shown[_Seen] = Shown()
     with result_folder(out, "score", overwrite) as folder:
         drawn = _Pictures.of(folder, source, calibration) if pictures else None
         for batch in source.batches(batch_size):
@@ -145,32 +148,54 @@ def score(
             for one in batch:
                 if one.error is not None:
                     rows.append(Row(as_text(one.item.name), error=one.error))
-                    shown.add(unreadable(one.item.name, one.error))
+                    shown.add(_Seen(one.item.name, error=one.error))
                 else:
-                    row, card = next(found)
+                    row, seen = next(found)
                     rows.append(row)
-                    shown.add(card)
+                    shown.add(seen)
             if progress:
                 progress(len(rows), len(source))
         if all(row.error for row in rows):
             raise DataError(f"none of the {len(rows)} images can be read; the first: {rows[0].error}")
         result = Scored(tuple(rows), out, localizer, false_alarms, *thresholds)
         _write_table(folder, result)
-        write_report(_report(run, result, shown), folder / "report.html")
+        write_report(_report(run, result, shown, calibration), folder / "report.html")
     return result
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """An image that may be shown in the report; what the card needs and scoring does not is made for those that are.
+
+    Attributes:
+        name: of the image.
+        image: (C, H, W), uint8.
+        map: (H, W).
+        score: anomaly score.
+        label: class, where known.
+        error: why it could not be read; it has neither image nor map then.
+    """
+
+    name: str
+    image: torch.Tensor | None = None
+    map: torch.Tensor | None = None
+    score: float = math.nan
+    label: str | None = None
+    error: str | None = None
 
 
 def _score_batch(
     run: Run, loaded: Sequence[Loaded], localizer: str, false_alarms: float, pictures: _Pictures | None
-) -> list[tuple[Row, ReportImage]]:
+) -> list[tuple[Row, _Seen]]:
     if not loaded:
         return []
     images = torch.stack([one.image for one in loaded if one.image is not None])
-    floats = to_float(images)
-    verdict = run.localize(floats, localizer, false_alarms)
-    explanation = run.explain(floats) if run.has_posterior else None
+    verdict = run.localize(to_float(images), localizer, false_alarms)
+    fired = None
+    if run.has_posterior:
+        mean, logvar = verdict.posterior or codes(run.model, images)
+        fired = run.fired(mean, logvar)
     names = [one.item.name for one in loaded]
-    shown = cards(run, names, images, verdict, explanation, [one.label for one in loaded])
     rows = [
         Row(
             path=as_text(names[i]),
@@ -178,14 +203,46 @@ def _score_batch(
             p_value=float(verdict.p_value[i]),
             flagged=bool(verdict.flagged[i]),
             area=float(verdict.masks[i].float().mean()),
-            fired=None if explanation is None else explanation.fired[i].nonzero().flatten().tolist(),
+            fired=None if fired is None else fired[i].nonzero().flatten().tolist(),
             label=loaded[i].label,
         )
         for i in range(len(loaded))
     ]
     if pictures is not None:
         pictures.write(names, run.visible(images), verdict)
-    return list(zip(rows, shown, strict=True))
+    # Clones, so that an image that is kept does not keep its whole batch in memory.
+    seen = [
+        _Seen(names[i], images[i].clone(), verdict.maps[i].clone(), float(verdict.score[i]), loaded[i].label)
+        for i in range(len(loaded))
+    ]
+    return list(zip(rows, seen, strict=True))
+
+
+def _cards(run: Run, result: Scored, shown: Sequence[_Seen], calibration: Calibration) -> Iterator[ReportImage]:
+    """The cards of the images that the report shows, in their order."""
+    for start in range(0, len(shown), _CARDS):
+        batch = shown[start : start + _CARDS]
+        good = [one for one in batch if one.image is not None and one.map is not None]
+        if good:
+            images = torch.stack([one.image for one in good if one.image is not None])
+            maps = torch.stack([one.map for one in good if one.map is not None])
+            scores = torch.tensor([one.score for one in good])
+            p_values = calibration.p_values(scores)
+            verdict = Verdict(
+                maps=maps,
+                score=scores,
+                p_value=p_values,
+                flagged=p_values <= result.false_alarms,
+                masks=maps > result.pixel_threshold,
+                score_threshold=result.score_threshold,
+                pixel_threshold=result.pixel_threshold,
+                localizer=result.localizer,
+            )
+            explanation = run.explain(to_float(images)) if run.has_posterior else None
+            names, labels = [one.name for one in good], [one.label for one in good]
+            found = iter(cards(run, names, images, verdict, explanation, labels))
+        for one in batch:
+            yield next(found) if one.error is None else unreadable(one.name, one.error)
 
 
 @dataclass(frozen=True)
@@ -251,15 +308,15 @@ def _write_table(folder: Path, result: Scored) -> None:
     write_json(folder / "scores.json", result.summary())
 
 
-def _report(run: Run, result: Scored, shown: Shown) -> Report:
+def _report(run: Run, result: Scored, shown: Shown[_Seen], calibration: Calibration) -> Report:
     count, flagged, errors = len(result.rows), len(result.flagged), len(result.errors)
     dataset = run.config.dataset
+    normal = f"class {dataset['normal']} of {dataset['name']}" if run.config.of_classes else "the normal images"
     return Report(
         title="Anomaly report",
         lead=(
-            f"{flagged} of {count} images are flagged: they are farther from class {dataset['normal']} of "
-            f"{dataset['name']} than all but {result.false_alarms:.0%} of held-out normal images are."
-            + (f" {errors} could not be read." if errors else "")
+            f"{flagged} of {count} images are flagged: they are farther from {normal} than all but "
+            f"{result.false_alarms:.0%} of held-out normal images are." + (f" {errors} could not be read." if errors else "")
         ),
         summary=(
             ("images", str(count)),
@@ -271,7 +328,7 @@ def _report(run: Run, result: Scored, shown: Shown) -> Report:
         settings={**run.settings(), "localizer": result.localizer},
         tables=(_classes(result),) if any(row.label for row in result.rows) else (),
         figures=(),
-        images=shown.images(),
+        images=tuple(_cards(run, result, shown.images(), calibration)),
         map_limit=None,
         notes=(
             *filter(None, [shown.sentence()]),

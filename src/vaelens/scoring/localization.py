@@ -53,6 +53,7 @@ class LocalizationEvaluation:
         active: number of latents with more than 0.05 nats on held-out normal images.
         latents: number of latents; 0 where the model has no posterior.
         synthetic: whether the images were held-out normal ones with synthetic defects, and not test images.
+        seed: of those defects.
     """
 
     dataset: str
@@ -61,6 +62,7 @@ class LocalizationEvaluation:
     active: int
     latents: int
     synthetic: bool = False
+    seed: int = 0
 
     def below_floors(self) -> dict[str, list[str]]:
         """The localizers that have not localized anything: for each, the floors that it does not beat in AUROC and in AP."""

@@ -67,7 +67,7 @@ def per_defect_table(evaluation: LocalizationEvaluation) -> Table | None:
 def localization_report(run: Run, evaluation: LocalizationEvaluation, root: Path | None = None) -> Report:
     """The report of an evaluation, with a gallery of the test images of highest score."""
     n = evaluation.counts
-    name = run.main_localizer
+    name = run.main_localizer if run.main_localizer in evaluation.localizers else next(iter(evaluation.localizers))
     tables = [table_of(evaluation)]
     if (by_defect := per_defect_table(evaluation)) is not None:
         tables.append(by_defect)
@@ -122,18 +122,14 @@ def _lead(evaluation: LocalizationEvaluation, name: str) -> str:
 
 def _gallery(run: Run, evaluation: LocalizationEvaluation, name: str, root: Path | None) -> list[ReportImage]:
     if evaluation.synthetic:
-        test, truth = synthetic_test(run)
+        test, truth = synthetic_test(run, evaluation.counts["test"], evaluation.seed)
         labels = ["synthetic" if label else "good" for label in (test.labels if test.labels is not None else [])]
     else:
         split = load_defects(run.config, root)
         assert split.test is not None
         test, labels = split.test, list(split.defects)
         truth = split.masks if split.masks is not None else torch.zeros(len(test), *test.image_shape[1:], dtype=torch.bool)
-    if name in evaluation.localizers:
-        scores = evaluation.localizers[name].scores
-    else:
-        scores = torch.cat([run.localizer(name).localize(batch).score for batch in test.batches(32)])
-    chosen = scores.argsort(descending=True, stable=True)[:SHOWN].tolist()
+    chosen = evaluation.localizers[name].scores.argsort(descending=True, stable=True)[:SHOWN].tolist()
     gallery: list[ReportImage] = []
     for start in range(0, len(chosen), 32):
         at = chosen[start : start + 32]

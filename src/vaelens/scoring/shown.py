@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import heapq
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
-
-from vaelens.report.content import ReportImage
 
 MOST = 500
 
 
-class Shown:
+class Candidate(Protocol):
+    """An image that may be shown: its score, or why it has none."""
+
+    @property
+    def score(self) -> float: ...
+
+    @property
+    def error(self) -> str | None: ...
+
+
+Card = TypeVar("Card", bound=Candidate)
+
+
+class Shown(Generic[Card]):
     """The images of highest score, a random sample of the others and a few of those that could not be read.
 
     Up to `most` images all are kept. Of more, about 7 in 10 places go to the highest scores, 2 to the sample (seeded, every
@@ -27,12 +39,12 @@ class Shown:
         self.seed = seed
         self.sound = self.failed = 0
         self._random = np.random.default_rng(seed)
-        self._failed: list[ReportImage] = []
+        self._failed: list[Card] = []
         # Heaps whose first entry is the next to go: the lowest score, and the highest lot.
-        self._highest: list[tuple[float, int, float, ReportImage]] = []
-        self._others: list[tuple[float, int, ReportImage]] = []
+        self._highest: list[tuple[float, int, float, Card]] = []
+        self._others: list[tuple[float, int, Card]] = []
 
-    def add(self, card: ReportImage) -> None:
+    def add(self, card: Card) -> None:
         """Take one more image into account."""
         if card.error is not None:
             self.failed += 1
@@ -48,7 +60,7 @@ class Shown:
             if len(self._others) > self.most // 5:
                 heapq.heappop(self._others)
 
-    def images(self) -> tuple[ReportImage, ...]:
+    def images(self) -> tuple[Card, ...]:
         """At most `most` images, the highest scores first, the failed ones last."""
         top, drawn, failed = self._places()
         ranked = sorted(self._highest, key=lambda entry: entry[:2], reverse=True)

@@ -158,7 +158,7 @@ class Source:
         at = clip.index(path) if path in clip else 0
         reach = preparation.frames // 2
         chosen = [clip[min(max(at + step, 0), len(clip) - 1)] for step in range(-reach, reach + 1)]
-        return torch.cat([preparation.read(path if one == path else one) for one in chosen])
+        return torch.cat([preparation.read(one) for one in chosen])
 
 
 def as_text(name: str) -> str:

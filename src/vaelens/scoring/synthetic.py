@@ -61,7 +61,7 @@ def evaluate_synthetic(
     }
     latents = run.model.latent_dim if run.has_posterior else 0
     dataset = f"{run.config.dataset['name']}, synthetic defects"
-    return LocalizationEvaluation(dataset, results, counts, int(run.active.sum()), latents, synthetic=True)
+    return LocalizationEvaluation(dataset, results, counts, int(run.active.sum()), latents, True, seed)
 
 
 def synthetic_test(run: Run, images: int = IMAGES, seed: int = SEED) -> tuple[ImageSet, Tensor]:

@@ -1,0 +1,81 @@
+"""How fast `vaelens score` goes, beside decoding and one encoder forward alone, on frames of UCSD Ped2.
+
+    python benchmarks/scoring.py --root data --run runs/ped2
+
+Rounds are interleaved: each decodes and encodes the same frames, then scores them with each localizer, table and report
+included. Without --run a network is trained for one epoch first: what it has learned does not matter here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from vaelens import Run, load_run, train_run
+from vaelens.data.images import to_float
+from vaelens.scoring.local import score
+from vaelens.scoring.sources import Source
+
+BATCH = 64
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True, help="folder that holds UCSD_Anomaly_Dataset.v1p2")
+    parser.add_argument("--run", type=Path, help="a run of ucsd-ped2")
+    parser.add_argument("--localizers", default="deviation", help="separated by commas")
+    parser.add_argument("--frames", type=int, default=2010)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        path = arguments.run or train_run(place / "run", "ucsd-ped2", root=arguments.root, epochs=1).path
+        rows = measure(
+            load_run(path), arguments.root, place, arguments.localizers.split(","), arguments.frames, arguments.rounds
+        )
+    base = rows["decoding and one forward"]
+    print(f"{arguments.frames} frames, {torch.get_num_threads()} threads, torch {torch.__version__}, {arguments.rounds} rounds")
+    for name, seconds in rows.items():
+        rate = arguments.frames / seconds
+        print(f"{name:36} {seconds:7.2f} s   {rate:7.0f} frames a second   {base / seconds:5.2f} of the rate")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"frames": arguments.frames, "seconds": rows}, indent=2) + "\n")
+
+
+def measure(run: Run, root: Path, place: Path, localizers: list[str], frames: int, rounds: int) -> dict[str, float]:
+    """Median seconds of decoding with one forward, and of scoring by each localizer."""
+    clips = sorted((root / "UCSD_Anomaly_Dataset.v1p2/UCSDped2/Test").glob("Test[0-9][0-9][0-9]"))
+    files = [str(file) for clip in clips for file in sorted(clip.glob("*.tif"))][:frames]
+    assert len(files) == frames, f"there are {len(files)} frames below {root}"
+    for localizer in localizers:
+        run.calibration(localizer), run.localizer(localizer)  # fitted once, not in every round
+    times: dict[str, list[float]] = {"decoding and one forward": [], **{f"score, {name}": [] for name in localizers}}
+    for number in range(rounds):
+        started = time.perf_counter()
+        bare(run, files)
+        times["decoding and one forward"].append(time.perf_counter() - started)
+        for name in localizers:
+            started = time.perf_counter()
+            score(run, Source(run, files), place / f"{name}-{number}", localizer=name, pictures=False)
+            times[f"score, {name}"].append(time.perf_counter() - started)
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+
+def bare(run: Run, files: list[str]) -> None:
+    """Decode the frames and encode them, and nothing else."""
+    source = Source(run, files)
+    with torch.no_grad():
+        for batch in source.batches(BATCH):
+            images = torch.stack([one.image for one in batch if one.image is not None])
+            run.model.encode(to_float(images))
+
+
+if __name__ == "__main__":
+    main()
