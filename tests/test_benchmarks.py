@@ -32,6 +32,21 @@ def test_attention_benchmark_prints_every_method_and_its_methods_agree(tmp_path:
     assert all(t["seconds"] > 0 and t["peak_bytes"] > 0 for t in result["methods"].values())
 
 
+def test_metrics_benchmark_prints_both_and_its_bounds_hold(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    scores = "tied to 0.1, float32"
+    arguments = ("--images", "1", "--rounds", "1", "--scores", scores, "--memory", "3000000", "--json", str(figures))
+    printed = run("benchmarks/metrics.py", *arguments)
+    assert scores in printed
+    assert "3 million pixels: peak" in printed
+    result = json.loads(figures.read_text())
+    timing = result["scores"][scores]
+    assert timing["auroc_off"] <= max(timing["auroc_bound"], 1e-9) < 1e-4
+    assert timing["precision_off"] <= max(timing["precision_bound"], 1e-9)
+    assert timing["metrics_seconds"] < timing["sklearn_seconds"]
+    assert result["memory"]["peak_bytes"] < 300e6
+
+
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("network", "most"), [("mnist", 1.8), ("ucsd", 1.2), ("mvtec", 1.1)])

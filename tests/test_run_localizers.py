@@ -45,7 +45,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_what_takes_long_to_learn_is_learned_once(folder_copy: Path, fits: list[int]) -> None:
     first = load_run(folder_copy)
-    images = to_float(first.held_out_images[:4])
+    images = 0.9 * to_float(first.held_out_images[:4])  # not the same: of equal scores rounding decides which is higher
     verdict = first.localize(images, KEPT)
     file = folder_copy / "localizers" / f"{KEPT}.safetensors"
     assert fits == [1]

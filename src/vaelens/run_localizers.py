@@ -136,8 +136,11 @@ def _defaults(name: str, config: RunConfig) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if "layer" in there and name != "matching":  # which looks at the first layer unless told otherwise
         options["layer"] = config.explain["layer"]
-    if name == "matching" and config.explain["fixed_camera"]:
-        options["neighbours"] = None
+    if name == "matching":
+        if config.explain["fixed_camera"]:
+            options["neighbours"] = None
+        preparation = config.dataset["preparation"]
+        options["frames"] = 1 if preparation is None else preparation["frames"]
     return options
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vaelens.attention.maps import resize
 from vaelens.errors import UsageError
 from vaelens.localizers import Calibration
-from vaelens.localizers.encoded import encoded, first_activation
+from vaelens.localizers.encoded import encoded, features_only, first_activation
 from vaelens.localizers.matching import MatchingLocalizer
 from vaelens.localizers.places import Places
 from vaelens.localizers.smoothing import smoothed
@@ -186,6 +186,31 @@ def test_it_gives_the_posterior_that_it_computed(model: ConvVAE) -> None:
     assert found is not None
     for one, other in zip(found, model.encode(images), strict=True):
         assert torch.allclose(one, other)
+
+
+def test_of_a_video_it_is_changes_that_are_compared() -> None:
+    """Every frame is seen as a clip that stands still: with features that are the image, what changes is the image."""
+    clip = torch.rand(2, 3, 8, 8)
+    changes = MatchingLocalizer(Identity(), layer="features", frames=3)._changes(clip)
+    first, second = clip[:, 1:2] - clip[:, :1], clip[:, 2:] - clip[:, 1:2]
+    assert torch.allclose(changes, torch.cat([first] * 3 + [second] * 3, 1))
+    still = torch.rand(4, 1, 20, 20).expand(4, 3, 20, 20)
+    localizer = MatchingLocalizer(Identity(), layer="features", neighbours=2, frames=3).fit(still)
+    assert float(localizer.localize(torch.rand(1, 1, 20, 20).expand(1, 3, 20, 20)).maps.max()) == 0
+    assert float(localizer.localize(torch.rand(1, 3, 20, 20)).maps.max()) > 0
+
+
+def test_features_alone_are_those_of_the_whole_pass(model: ConvVAE) -> None:
+    images = torch.rand(2, 1, SIDE, SIDE)
+    for layer in ("encoder.conv1", "encoder.relu2"):
+        assert torch.equal(features_only(model, layer, images), encoded(model, layer, images)[2])
+    with pytest.raises(UsageError, match="no part in the encoder"):
+        features_only(model, "decoder.0", images)
+    with pytest.raises(UsageError, match="unknown layer 'nope'"):
+        features_only(model, "nope", images)
+    with pytest.raises((UsageError, RuntimeError)):
+        features_only(model, "encoder.relu2", torch.rand(1, 1, 2, 2))
+    assert hooks(model) == 0
 
 
 def hooks(model: nn.Module) -> int:

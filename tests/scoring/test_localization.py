@@ -18,6 +18,7 @@ from vaelens.errors import UsageError
 from vaelens.localizers import FLOORS
 from vaelens.metrics.localization import PixelFigures, PixelMetrics, PixelResult
 from vaelens.objective_of import OF_IMAGES
+from vaelens.report.wording import number
 from vaelens.run_data import load_defects
 from vaelens.runs import Run, load_run
 from vaelens.scoring.local import score
@@ -127,13 +128,20 @@ def test_without_masks_there_are_figures_of_images_alone(run: Run, split: Anomal
     assert (figures.auroc, figures.average_precision, figures.aupro, figures.best_iou) == (None,) * 4
     assert figures.image_auroc is not None
     assert "-" not in table_of(found).title
-    assert found.below_floors() == {"matching": ["floor-mean"]}, "what was not measured has not been shown"
+    assert found.below_floors() == {}, "of what was not measured nothing is said"
 
 
-def test_no_test_images_is_one_line(run: Run, split: AnomalySplit) -> None:
+def test_nothing_to_measure_by_is_one_line(run: Run, split: AnomalySplit) -> None:
+    assert split.test is not None
     bare = replace(split, test=None, defects=(), masks=None, has_mask=None)
     with pytest.raises(UsageError, match="--synthetic") as error:
         evaluate_localization(run, bare)
+    assert "\n" not in str(error.value)
+    unknown = replace(
+        split, test=replace(split.test, labels=torch.full((14,), -1)), defects=("unknown",) * 14, masks=None, has_mask=None
+    )
+    with pytest.raises(UsageError, match="none is known to be good") as error:
+        evaluate_localization(run, unknown)
     assert "\n" not in str(error.value)
     with pytest.raises(UsageError, match="unknown localizer 'nope'"):
         evaluate_localization(run, split, ["matching", "nope"])
@@ -170,7 +178,6 @@ def test_what_is_not_above_every_floor_in_both_is_named() -> None:
         "deviation": ["floor-contrast"],
         "reconstruction": ["floor-mean"],
         "kl": ["floor-mean", "floor-contrast"],  # as high is not above
-        "mean-sum": ["floor-mean", "floor-contrast"],
     }
     assert by_hand(matching=(0.1, 0.1)).below_floors() == {}
     assert by_hand(floor_mean=(0.9, 0.9), floor_contrast=(0.1, 0.1)).below_floors() == {}
@@ -229,6 +236,7 @@ def test_figures_on_synthetic_defects_and_their_report(folder_copy: Path) -> Non
     page = report.read_text()
     worst = test.names[int(verdict.score.argmax())]
     assert worst in page
+    assert number(float(verdict.score.max())) in page, "the images shown are those that were measured"
     assert not (folder_copy / "report").exists()
 
 

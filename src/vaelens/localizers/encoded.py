@@ -36,6 +36,38 @@ def encoded(model: nn.Module, layer: str, images: Tensor) -> tuple[Tensor, Tenso
     return mean, logvar, kept[0]
 
 
+def features_only(model: nn.Module, layer: str, images: Tensor) -> Tensor:
+    """The feature map (B, n, h, w) of `layer` alone: the rest of the encoder is not run.
+
+    Raises:
+        UsageError: the encoder has no such layer.
+    """
+    modules = dict(model.named_modules())
+    if layer not in modules:
+        raise unknown("layer", layer, (name for name in modules if name))
+
+    def stop(module: nn.Module, args: object, output: Tensor) -> None:
+        raise _Reached(output)
+
+    handle = modules[layer].register_forward_hook(stop)
+    try:
+        with torch.no_grad():
+            model.encode(images)  # type: ignore[operator]
+    except _Reached as reached:
+        return reached.features
+    finally:
+        handle.remove()
+    raise UsageError(f"layer '{layer}' takes no part in the encoder")
+
+
+class _Reached(Exception):
+    """Ends a forward pass at the layer that was asked for."""
+
+    def __init__(self, features: Tensor) -> None:
+        super().__init__()
+        self.features = features
+
+
 def first_activation(model: nn.Module) -> str:
     """The encoder's first feature map after an activation, where detail is finest."""
     layers: Mapping[str, tuple[int, int, int]] = LatentAttention(model).layers

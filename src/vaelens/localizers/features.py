@@ -188,7 +188,7 @@ def learn(patches: Tensor, words: int, variance: float, seed: int) -> Dictionary
     """The dictionary of features (N, n) of normal patches.
 
     Args:
-        words: clusters, fewer where there are fewer patches.
+        words: clusters; at most half as many as there are patches.
         variance: share of the variance to keep.
         seed: of the choice of patches and of the clustering.
     """
@@ -201,12 +201,13 @@ def learn(patches: Tensor, words: int, variance: float, seed: int) -> Dictionary
         patches = patches[order[:_PATCHES]]
     features = patches.cpu().numpy()
     constant = bool((features == features[0]).all())
+    most = max(1, min(words, len(features) // 2))  # were every patch a word of its own, none would be far from one
     pca = PCA(1 if constant else variance, svd_solver="full")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # equal patches make for fewer words than asked for
         warnings.simplefilter("ignore", RuntimeWarning)  # a share of a variance of 0
         found = pca.fit_transform(features)
-        clusters = MiniBatchKMeans(min(words, len(found)), batch_size=4096, n_init=3, random_state=seed).fit(found)
+        clusters = MiniBatchKMeans(most, batch_size=4096, n_init=3, random_state=seed).fit(found)
     to = patches.new_tensor
     dictionary = Dictionary(to(pca.mean_), to(pca.components_), to(clusters.cluster_centers_), patches.new_ones(()))
     level = dictionary.distances(patches).mean().clamp_min(torch.finfo(patches.dtype).tiny)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import ClassVar, Self
 
 import torch
@@ -9,15 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vaelens.attention.maps import resize
-from vaelens.errors import whole
+from vaelens.errors import UsageError, whole
 from vaelens.localizers.base import Localization, Localizer, as_batches
-from vaelens.localizers.encoded import encoded, first_activation
+from vaelens.localizers.encoded import encoded, features_only, first_activation
 from vaelens.localizers.places import Places
 from vaelens.localizers.smoothing import smoothed
 
 _CELLS = 64  # along the longer side; finer feature maps are averaged to about so many
 _PLACES = 32  # cells along the longer side where every place keeps a memory of its own
-_REMEMBERED = 512  # normal images whose patches a fixed camera's places remember
+_REMEMBERED = 2048  # normal images whose patches a fixed camera's places remember: 240 MB at 25x25 places
 _BATCH = 64
 
 
@@ -31,14 +32,18 @@ class MatchingLocalizer(Localizer):
     With `neighbours` k, those are the k normal images nearest in latent space. With None, for a fixed camera, all normal
     images count, and every place remembers the patches that it has seen.
 
-    The map is the distance per channel, in units of the channel's standard deviation on normal images and the mean of all
-    channels' together, smoothed; the score is the map's maximum. For a fixed camera it is the distance in the features' own unit.
+    Of several frames of a video, what is compared is how the feature map changes from each frame to the next: each frame is
+    seen by itself, as a clip that stands still.
+
+    The map is the distance per channel, smoothed, in units of the channel's standard deviation on normal images and the mean of
+    all channels' together; for a fixed camera in the features' own unit. The score is the map's maximum.
 
     Args:
         model: the trained network.
         layer: whose feature map; None for the first activation, where detail is finest.
         neighbours: how many normal images, the nearest in latent space; None for all of them.
         window: how many cells around its place a patch is looked for; None: 3 with `neighbours`, else 1.
+        frames: of a video, how many frames the images' channels are; 1 where they are no frames.
 
     Raises:
         UsageError: a number below 1, or an unknown layer.
@@ -48,12 +53,18 @@ class MatchingLocalizer(Localizer):
     explains: ClassVar[str] = "distance of each patch from the most similar one of the nearest normal images"
 
     def __init__(
-        self, model: nn.Module, layer: str | None = None, neighbours: int | None = 20, window: int | None = None
+        self,
+        model: nn.Module,
+        layer: str | None = None,
+        neighbours: int | None = 20,
+        window: int | None = None,
+        frames: int = 1,
     ) -> None:
         self.model = model
         self.layer = layer if layer is not None else first_activation(model)
         self.neighbours = None if neighbours is None else whole("neighbours", neighbours)
         self.window = whole("window", window, least=0) if window is not None else (1 if neighbours is None else 3)
+        self.frames = whole("frames", frames)
         self._codes = self._features = self._scale = torch.empty(0)
         self._places: Places | None = None
 
@@ -88,6 +99,8 @@ class MatchingLocalizer(Localizer):
     def _seen(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Posterior mean and log variance (B, D), and the feature map at the resolution that is compared."""
         codes, logvar, features = encoded(self.model, self.layer, images)
+        if self.frames > 1:
+            features = self._changes(images)
         most = _PLACES if self.neighbours is None else _CELLS
         by = max(1, round(max(features.shape[2:]) / most))
         if by > 1:
@@ -96,6 +109,14 @@ class MatchingLocalizer(Localizer):
             # a place keeps the cells that it is made of
             features = (functional.pixel_unshuffle if self.neighbours is None else functional.avg_pool2d)(features, by)
         return codes, logvar, features
+
+    def _changes(self, images: Tensor) -> Tensor:
+        """How the feature map changes between neighbouring frames, (B, (frames - 1) n, h, w)."""
+        if images.shape[1] != self.frames:
+            raise UsageError(f"frames is how many channels the images have, {images.shape[1]}, not {self.frames}; leave it out")
+        still = [images[:, at : at + 1].expand_as(images) for at in range(self.frames)]
+        seen = [features_only(self.model, self.layer, clip) for clip in still]
+        return torch.cat([after - before for before, after in itertools.pairwise(seen)], 1)
 
     def _nearest(self, codes: Tensor) -> Tensor:
         assert self.neighbours is not None

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaelens.data.anomaly import ANOMALOUS, NORMAL, AnomalySplit
+from vaelens.data.anomaly import ANOMALOUS, NORMAL, UNKNOWN, AnomalySplit
 from vaelens.data.images import ImageSet, to_float
 from vaelens.errors import UsageError
 from vaelens.localizers import FLOORS, Localizer
@@ -65,12 +65,16 @@ class LocalizationEvaluation:
     seed: int = 0
 
     def below_floors(self) -> dict[str, list[str]]:
-        """The localizers that have not localized anything: for each, the floors that it does not beat in AUROC and in AP."""
+        """The localizers that have not localized anything: for each, the floors that it does not beat in AUROC and in AP.
+
+        Nothing is said of those whose pixels could not be measured.
+        """
         floors = {name: one.figures for name, one in self.localizers.items() if name in FLOORS}
         return {
             name: worse
             for name, one in self.localizers.items()
             if name not in FLOORS
+            and one.figures.auroc is not None
             and (worse := [floor for floor, figures in floors.items() if not _beats(one.figures, figures)])
         }
 
@@ -108,6 +112,11 @@ def evaluate_localization(
         raise UsageError(
             f"{split.dataset} has no test images: put good ones and others into ROOT/test/good and ROOT/test/DEFECT, or pass "
             "--synthetic for synthetic defects on held-out normal images"
+        )
+    if split.test.classes == (UNKNOWN,):
+        raise UsageError(
+            f"of the {len(split.test)} test images of {split.dataset} none is known to be good or to have a defect: put them "
+            "into ROOT/test/good and ROOT/test/DEFECT; vaelens score takes them as they are"
         )
     names = list(localizers or suitable(run.config))
     built = {name: run.localizer(name) for name in names}  # all that can be refused is refused first
