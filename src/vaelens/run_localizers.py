@@ -136,7 +136,7 @@ def _defaults(name: str, config: RunConfig) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if "layer" in there and name != "matching":  # which looks at the first layer unless told otherwise
         options["layer"] = config.explain["layer"]
-    if name == "matching":
+    if name in ("matching", "learned"):
         if config.explain["fixed_camera"]:
             options["neighbours"] = None
         preparation = config.dataset["preparation"]

@@ -21,6 +21,7 @@ from vaelens.localizers.calibration import Calibration, check_false_alarms
 from vaelens.localizers.deviation import DeviationLocalizer
 from vaelens.localizers.features import FeatureDictionaryLocalizer
 from vaelens.localizers.floors import ContrastFloor, MeanFloor, MotionFloor, NeighboursFloor
+from vaelens.localizers.learned import LearnedLocalizer
 from vaelens.localizers.matching import MatchingLocalizer
 from vaelens.localizers.reconstruction import ReconstructionLocalizer
 from vaelens.localizers.spec import check_options, options_of, parse_spec
@@ -45,6 +46,7 @@ LOCALIZERS: dict[str, type[Localizer]] = {
         AttentionLocalizer,
         DeviationLocalizer,
         MatchingLocalizer,
+        LearnedLocalizer,
         KLLocalizer,
         ReconstructionLocalizer,
         AEL2Localizer,

@@ -68,9 +68,13 @@ class _Reached(Exception):
         self.features = features
 
 
-def first_activation(model: nn.Module) -> str:
-    """The encoder's first feature map after an activation, where detail is finest."""
+def activations(model: nn.Module) -> list[str]:
+    """The encoder's feature maps after an activation, the finest first; all feature maps where there is none."""
     layers: Mapping[str, tuple[int, int, int]] = LatentAttention(model).layers
     modules = dict(model.named_modules())
-    activations = [name for name in layers if isinstance(modules[name], nn.ReLU | nn.LeakyReLU)]
-    return next(iter(activations or layers))
+    return [name for name in layers if isinstance(modules[name], nn.ReLU | nn.LeakyReLU)] or list(layers)
+
+
+def first_activation(model: nn.Module) -> str:
+    """The encoder's first feature map after an activation, where detail is finest."""
+    return activations(model)[0]

@@ -19,6 +19,7 @@ from vaelens.localizers.smoothing import smoothed
 _CELLS = 64  # along the longer side; finer feature maps are averaged to about so many
 _PLACES = 32  # cells along the longer side where every place keeps a memory of its own
 _REMEMBERED = 2048  # normal images whose patches a fixed camera's places remember: 240 MB at 25x25 places
+_MEMORY = 1 << 30  # bytes that the feature maps of normal images may take; beyond it every second one serves, or every third
 _BATCH = 64
 
 
@@ -74,7 +75,9 @@ class MatchingLocalizer(Localizer):
             features = torch.cat([self._seen(batch)[2] for batch in as_batches(normal[::step], _BATCH)])
             self._places = Places.fit(features, self.window)
             return self
-        parts = [self._seen(batch) for batch in as_batches(normal, _BATCH)]
+        first = self._seen(next(as_batches(normal[:1])))[2]
+        step = -(-len(normal) * first.nbytes // _MEMORY)
+        parts = [self._seen(batch) for batch in as_batches(normal[::step], _BATCH)]
         self._codes = torch.cat([code for code, _, _ in parts])
         features = torch.cat([feature for _, _, feature in parts])
         spread = features.std((0, 2, 3))

@@ -75,7 +75,10 @@ def synthetic_test(run: Run, images: int = IMAGES, seed: int = SEED) -> tuple[Im
     held_out = run.held_out_images
     chosen = torch.arange(images) * max(1, len(held_out) // images) % len(held_out)
     generator = torch.Generator("cpu").manual_seed(seed)
-    drawn, masks = with_defects(to_float(held_out[chosen]), to_float(run.normal_images[:512]), generator)
+    normal = run.normal_images
+    fixed = run.config.explain["fixed_camera"]
+    prior = normal.float().mean(0, keepdim=True) / 255 if fixed else None
+    drawn, masks = with_defects(to_float(held_out[chosen]), to_float(normal[:512]), generator, prior=prior)
     labels = masks.flatten(1).any(1).long()
     names = tuple(f"synthetic/{i:05d}" for i in range(images))
     return ImageSet((drawn * 255).round().to(torch.uint8), names, labels), masks

@@ -1,0 +1,83 @@
+"""What a VAE and normal images have to say about every pixel of an image, stacked as channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from vaelens.attention.maps import resize
+from vaelens.localizers.base import as_batches
+from vaelens.localizers.encoded import activations, encoded, features_only
+from vaelens.localizers.matching import MatchingLocalizer
+
+_NEAREST = 5
+_LEAST_SPREAD = 0.03
+POSITIVE = 5  # the last so many signals are differences without a sign, whose scale is measured
+
+
+class Signals:
+    """Signals of images against normal ones.
+
+    In order, each at the images' size: the image, its reconstruction, their difference, and its difference from the mean of
+    its nearest normal images in latent space, all in units of the image's own contrast, for each channel; then the absolute
+    difference from the reconstruction, the least absolute difference from a neighbour, the differences of the first two
+    activations between image and reconstruction, and the matched deviation.
+
+    Args:
+        model: the trained network.
+        matching: makes an unfitted localizer of the matched deviation.
+    """
+
+    def __init__(self, model: nn.Module, matching: Callable[[], MatchingLocalizer]) -> None:
+        self.model = model
+        self._matching = matching()
+        self._layers = activations(model)[:2]
+        self._codes = self._normal = torch.empty(0)
+
+    def fit(self, normal: Tensor) -> Self:
+        """Take normal images (N, C, H, W), uint8 or float in [0, 1], to compare with. Returns itself."""
+        self._matching.fit(normal)
+        self._normal = normal
+        with torch.no_grad():
+            self._codes = torch.cat([self.model.encode(batch)[0] for batch in as_batches(normal)])  # type: ignore[operator]
+        return self
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Images (B, C, H, W), float in [0, 1] -> signals (B, 4 C + 5, H, W), and mean and log variance (B, D)."""
+        with torch.no_grad():
+            mean, logvar, features = encoded(self.model, self._layers[0], images)
+            reconstruction = self.model.decode(mean)  # type: ignore[operator]
+            neighbours = self._neighbours(mean)
+            middle, spread = _contrast(images)
+            size = images.shape[2], images.shape[3]
+            differences = [(features - features_only(self.model, self._layers[0], reconstruction)).abs().mean(1)]
+            for layer in self._layers[1:]:
+                seen, again = (features_only(self.model, layer, one) for one in (images, reconstruction))
+                differences.append((seen - again).abs().mean(1))
+            differences += differences[-1:] * (2 - len(differences))
+            signed = [images - middle, reconstruction - middle, images - reconstruction, images - neighbours.mean(1)]
+            positive = [
+                (images - reconstruction).abs().mean(1),
+                (images[:, None] - neighbours).abs().mean(2).amin(1),
+                *(resize(one, size) for one in differences),
+                self._matching.localize(images).maps,
+            ]
+        signals = torch.cat([torch.cat(signed, 1) / spread, torch.stack(positive, 1)], 1)
+        return signals, (mean, logvar)
+
+    def _neighbours(self, codes: Tensor) -> Tensor:
+        """(B, k, C, H, W), float in [0, 1]."""
+        distances = torch.cdist(codes, self._codes, compute_mode="donot_use_mm_for_euclid_dist")
+        nearest = distances.topk(min(_NEAREST, len(self._codes)), largest=False).indices
+        found = self._normal[nearest]
+        return found.float() / 255 if found.dtype == torch.uint8 else found
+
+
+def _contrast(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Median and robust spread of each image, (B, 1, 1, 1): a normal distribution's standard deviation from its deciles."""
+    at = torch.tensor([0.1, 0.5, 0.9], dtype=images.dtype)
+    low, middle, high = torch.quantile(images.flatten(1)[:, ::7], at, dim=1)[:, :, None, None, None]
+    return middle, ((high - low) / 2.56).clamp_min(_LEAST_SPREAD)

@@ -1,0 +1,109 @@
+"""The head that learns from synthetic defects: it finds a planted defect, keeps what it learned, and is the same each time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vaelens.errors import UsageError
+from vaelens.localizers import build_localizer
+from vaelens.localizers.head import Head, train_head
+from vaelens.localizers.learned import LearnedLocalizer
+from vaelens.localizers.signals import POSITIVE, Signals
+from vaelens.models import build
+
+
+@pytest.fixture(scope="module")
+def model() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return build("compact", 4, (1, 32, 32)).eval()
+
+
+@pytest.fixture(scope="module")
+def normal() -> torch.Tensor:
+    """Stripes of differing phase with a little noise, (40, 1, 32, 32), uint8."""
+    generator = torch.Generator().manual_seed(1)
+    phase = torch.rand(40, 1, 1, 1, generator=generator) * 6.28
+    stripes = 0.5 + 0.2 * torch.sin(torch.arange(32)[None, None, None, :] * 0.8 + phase)
+    noise = 0.02 * torch.randn(40, 1, 32, 32, generator=generator)
+    return ((stripes + noise).clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def learned(model: torch.nn.Module, normal: torch.Tensor) -> LearnedLocalizer:
+    return LearnedLocalizer(model, neighbours=5, pool=96, steps=60).fit(normal)
+
+
+def test_a_planted_defect_stands_out(learned: LearnedLocalizer, normal: torch.Tensor) -> None:
+    images = normal[:4].float() / 255
+    images[:, :, 10:16, 18:24] = 0.95
+    maps = learned.anomaly_map(images)
+    assert maps.shape == (4, 32, 32)
+    assert bool((maps > 0).all() and maps.isfinite().all())
+    inside, outside = maps[:, 11:15, 19:23], torch.cat([maps[:, :6].flatten(1), maps[:, 20:].flatten(1)], 1)
+    assert bool((inside.flatten(1).amin(1) > outside.quantile(0.95, dim=1)).all())
+
+
+def test_what_is_kept_gives_the_same_maps(learned: LearnedLocalizer, model: torch.nn.Module, normal: torch.Tensor) -> None:
+    images = normal[:3].float() / 255
+    again = LearnedLocalizer(model, neighbours=5).restore(normal, learned.state())
+    torch.testing.assert_close(again.anomaly_map(images), learned.anomaly_map(images))
+    assert all(value.dtype in (torch.float32, torch.int64) for value in learned.state().values())
+
+
+def test_a_state_of_other_images_is_refused(learned: LearnedLocalizer, model: torch.nn.Module, normal: torch.Tensor) -> None:
+    state = learned.state()
+    with pytest.raises(UsageError, match="not one of these images"):
+        LearnedLocalizer(model).restore(normal, {**state, "scale": state["scale"][:-1]})
+    with pytest.raises(UsageError, match="not that of its head"):
+        LearnedLocalizer(model).restore(normal, {"scale": state["scale"]})
+
+
+def test_the_maps_do_not_depend_on_the_batch(learned: LearnedLocalizer, normal: torch.Tensor) -> None:
+    images = normal[:5].float() / 255
+    one_by_one = torch.cat([learned.anomaly_map(image[None]) for image in images])
+    torch.testing.assert_close(one_by_one, learned.anomaly_map(images), rtol=1e-4, atol=1e-6)
+
+
+def test_training_depends_on_the_seed_alone_and_leaves_the_random_state() -> None:
+    signals = torch.rand(8, 9, 17, 16)
+    masks = signals[:, 0] > 0.5
+    before = torch.get_rng_state()
+    one, same, other = (train_head(signals, masks, 3, seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert one(signals).shape == (8, 17, 16)
+    assert torch.equal(one(signals), same(signals))
+    assert not torch.equal(one(signals), other(signals))
+
+
+def test_a_head_learns_what_one_signal_says() -> None:
+    generator = torch.Generator().manual_seed(0)
+    signals = torch.randn(64, 9, 16, 16, generator=generator)
+    masks = torch.nn.functional.avg_pool2d(signals[:, 3:4], 5, stride=1, padding=2)[:, 0] > 0.25
+    found = train_head(signals, masks, 150, seed=0)(signals) > 0
+    overlap = (found & masks).sum() / (found | masks).sum()
+    assert overlap > 0.5
+    assert isinstance(Head(3), torch.nn.Module)
+
+
+def test_signals_by_hand(model: torch.nn.Module, normal: torch.Tensor) -> None:
+    """An image that is among the normal ones: no neighbour differs least, and no patch is farther than itself."""
+    learned = LearnedLocalizer(model, neighbours=5)
+    signals, (mean, logvar) = Signals(model, learned._matching).fit(normal)(normal[:3].float() / 255)
+    assert signals.shape == (3, 4 + POSITIVE, 32, 32)
+    assert mean.shape == logvar.shape == (3, 4)
+    assert float(signals[:, 5].abs().max()) == 0  # the least difference from a neighbour
+    assert float(signals[:, -1].abs().max()) < 1e-3  # the matched deviation
+    with torch.no_grad():
+        images = normal[:3].float() / 255
+        difference = (images - model.decode(model.encode(images)[0])).abs().mean(1)  # type: ignore[operator]
+    torch.testing.assert_close(signals[:, 4], difference)
+
+
+def test_what_cannot_be_is_refused(model: torch.nn.Module, normal: torch.Tensor) -> None:
+    with pytest.raises(UsageError, match="single frames"):
+        build_localizer("learned", model, frames=3)
+    with pytest.raises(UsageError, match="at least 4 normal images, got 3"):
+        LearnedLocalizer(model).fit(normal[:3])
+    with pytest.raises(UsageError, match="has not been fitted"):
+        LearnedLocalizer(model).localize(normal[:3].float() / 255)
