@@ -16,6 +16,7 @@ from vaelens.localizers.signals import POSITIVE, Signals
 from vaelens.localizers.smoothing import smoothed
 
 _BATCH = 32
+_MEMORY = 1 << 30  # bytes that the signals to learn from may take
 _MATCHED = 3.0  # weight of the matched deviation's logarithm; chosen on synthetic defects of held-out images
 _FLOOR = 0.1  # of the matched deviation, in units of its mean
 _SCALE = "scale"
@@ -32,7 +33,7 @@ class LearnedLocalizer(Localizer):
         model: the trained network.
         neighbours: of the matched deviation, see `MatchingLocalizer`.
         frames: of a video; more than 1 are not supported, since synthetic defects stand still.
-        pool: images with synthetic defects to learn from.
+        pool: images with synthetic defects to learn from; fewer where their signals would take more than 1 GiB.
         steps: of training.
         seed: of defects, weights and order.
 
@@ -113,11 +114,13 @@ class LearnedLocalizer(Localizer):
         halves = (normal[:middle], normal[middle:])
         prior = _floats(normal[:: max(1, len(normal) // 512)]).mean(0, keepdim=True) if self.neighbours is None else None
         signals, masks = [], []
+        bytes_each = 2 * (4 * normal.shape[1] + POSITIVE) * normal.shape[2] * normal.shape[3]
+        pool = max(2, min(self.pool, _MEMORY // bytes_each))
         for mine, others in (halves, halves[::-1]):
             compared = Signals(self.model, self._matching).fit(others)
             patches = _floats(others[:: max(1, len(others) // 256)])
-            for start in range(0, self.pool // 2, _BATCH):
-                count = min(_BATCH, self.pool // 2 - start)
+            for start in range(0, pool // 2, _BATCH):
+                count = min(_BATCH, pool // 2 - start)
                 chosen = torch.randint(len(mine), (count,), generator=generator)
                 drawn, where = with_defects(_floats(mine[chosen]), patches, generator, prior=prior)
                 signals.append(compared(drawn)[0].half())
