@@ -17,7 +17,6 @@ from vaelens.localizers.smoothing import smoothed
 
 _BATCH = 32
 _MEMORY = 1 << 30  # bytes that the signals to learn from may take
-_MATCHED = 3.0  # weight of the matched deviation's logarithm; chosen on synthetic defects of held-out images
 _FLOOR = 0.1  # of the matched deviation, in units of its mean
 _SCALE = "scale"
 
@@ -26,8 +25,8 @@ class LearnedLocalizer(Localizer):
     """Signals of the VAE (see `Signals`) read by a small head that has learned to find synthetic defects.
 
     Defects are drawn on the normal images in two halves, and the signals of each half come from comparing with the other, so
-    that no image meets itself. The map is the geometric mean of the head's odds and the matched deviation, the latter with
-    three parts of four. Fitting takes minutes; a run keeps what was learned. The score is the map's maximum.
+    that no image meets itself. The map is the geometric mean of the head's odds and the matched deviation. Fitting takes
+    minutes; a run keeps what was learned. The score is the map's maximum.
 
     Args:
         model: the trained network.
@@ -101,7 +100,7 @@ class LearnedLocalizer(Localizer):
         with torch.no_grad():
             logits = smoothed(self._head(signals), 1.0)
         matched = (signals[:, -1].clamp_min(0) + _FLOOR).log()
-        maps = ((logits + _MATCHED * matched) / (1 + _MATCHED)).clamp_max(80).exp()
+        maps = ((logits + matched) / 2).clamp_max(80).exp()
         return Localization(maps, maps.amax((1, 2)), posterior)
 
     def _matching(self) -> MatchingLocalizer:
