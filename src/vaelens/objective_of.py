@@ -25,12 +25,14 @@ class Family:
     Attributes:
         network: that it needs; None for the data set's own.
         posterior: whether the encoder has a posterior, whose latents can be explained.
+        reconstructs: whether it has an encoder and a decoder.
         localizers: those that stand for it, the main one first; empty for the VAE, where they depend on the data.
         module: makes the Lightning module; None for the VAE's.
     """
 
     network: str | None = None
     posterior: bool = True
+    reconstructs: bool = True
     localizers: tuple[str, ...] = ()
     module: Callable[..., VAEModule] | None = None
 
@@ -53,9 +55,9 @@ def _gan(*args: Any) -> VAEModule:
 FAMILIES: dict[str, Family] = {
     "vae": Family(),
     "beta": Family(),
-    "ae": Family("ae", False, ("ae-l2", "ae-ssim"), _autoencoder("ae")),
-    "ae-ssim": Family("ae", False, ("ae-ssim", "ae-l2"), _autoencoder("ae-ssim")),
-    "anogan": Family("dcgan", False, ("anogan",), _gan),
+    "ae": Family("ae", False, True, ("ae-l2", "ae-ssim"), _autoencoder("ae")),
+    "ae-ssim": Family("ae", False, True, ("ae-ssim", "ae-l2"), _autoencoder("ae-ssim")),
+    "anogan": Family("dcgan", False, False, ("anogan",), _gan),
 }
 
 

@@ -9,14 +9,13 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from vaelens.data.files import shown
 from vaelens.errors import RunError, UsageError, unknown
-from vaelens.localizers import LOCALIZERS, Calibration, Localizer, build_localizer, options_of, parse_spec
+from vaelens.localizers import FLOORS, LOCALIZERS, Calibration, Localizer, build_localizer, options_of, parse_spec
 from vaelens.objective_of import FAMILIES, family_of, localizers_of
 from vaelens.output import write_bytes, writing
 
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
 
 FOLDER = "localizers"
 _NEEDS = {family.localizers[0]: objective for objective, family in FAMILIES.items() if family.localizers}
-# These look at the images alone.
-_FOR_ALL = ("floor-mean", "floor-neighbours", "floor-contrast", "floor-motion")
+_MOTION = "floor-motion"  # which takes several frames
 
 
 def build(spec: str, model: ConvVAE, config: RunConfig) -> Localizer:
@@ -55,7 +53,7 @@ def check_suits(name: str, config: RunConfig) -> None:
         UsageError: names the objective that it takes, or the localizers that there are.
     """
     own = localizers_of(config)
-    if name in own or name in _FOR_ALL:
+    if name in own or name in FLOORS:
         return
     if name in _NEEDS:
         raise UsageError(
@@ -63,7 +61,7 @@ def check_suits(name: str, config: RunConfig) -> None:
             f"train one with: vaelens train {config.dataset['name']} --objective {_NEEDS[name]} --out RUN"
         )
     if not family_of(config).posterior:
-        there = ", ".join((*own, *_FOR_ALL))
+        there = ", ".join((*own, *FLOORS))
         raise UsageError(f"localizer '{name}' takes a VAE, not a run of objective '{config.objective}'; this one has: {there}")
 
 
@@ -71,8 +69,8 @@ def suitable(config: RunConfig) -> tuple[str, ...]:
     """The localizers that a run is evaluated by where none is named: its own, and the floors."""
     if config.of_classes:
         return localizers_of(config)
-    floors = _FOR_ALL if config.dataset["preparation"]["frames"] > 1 else _FOR_ALL[:-1]
-    return (*localizers_of(config), *floors)
+    several = config.dataset["preparation"]["frames"] > 1
+    return (*localizers_of(config), *(name for name in FLOORS if several or name != _MOTION))
 
 
 def read_kept(folder: Path, name: str) -> dict[str, Tensor]:
@@ -142,9 +140,3 @@ def _defaults(name: str, config: RunConfig) -> dict[str, Any]:
         preparation = config.dataset["preparation"]
         options["frames"] = 1 if preparation is None else preparation["frames"]
     return options
-
-
-def measured(localizer: Localizer, held_out: Tensor) -> Calibration:
-    """The scores of a run's held-out images."""
-    with torch.no_grad():
-        return Calibration.measure(localizer, held_out)

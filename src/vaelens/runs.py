@@ -34,7 +34,7 @@ from vaelens.output import OutputError
 from vaelens.run_config import CONFIG, RunConfig, first_line
 from vaelens.run_data import preparation_of
 from vaelens.run_folder import METRICS, read_calibration, read_metrics, read_model
-from vaelens.run_localizers import fitted, keep, measured, read_kept, restored
+from vaelens.run_localizers import fitted, keep, read_kept, restored
 
 __all__ = ["METRICS", "Explanation", "Run", "RunConfig", "Verdict", "load_run"]
 
@@ -131,7 +131,7 @@ class Run:
     @property
     def reconstructs(self) -> bool:
         """Whether the model has an encoder and a decoder."""
-        return family_of(self.config).network != "dcgan"
+        return family_of(self.config).reconstructs
 
     @property
     def preparation(self) -> Preparation | None:
@@ -264,7 +264,7 @@ class Run:
                 self._calibrations[spec] = Calibration(kept["score"], kept["peak"])
             else:
                 localizer = self.localizer(spec)
-                self._calibrations[spec] = measured(localizer, self.held_out_images)
+                self._calibrations[spec] = Calibration.measure(localizer, self.held_out_images)
                 if ":" not in spec:
                     with suppress(OutputError):  # a run that cannot be written to is measured anew each time
                         keep(self.path, spec, localizer, self._calibrations[spec])

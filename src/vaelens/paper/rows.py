@@ -10,6 +10,7 @@ from typing import Any
 from vaelens.localizers import FLOORS
 from vaelens.paper.kept import Measured
 from vaelens.paper.reported import UNKNOWN, Reported
+from vaelens.scoring.localization import beats
 
 FIGURES = ("pixel_auroc", "pixel_ap", "best_iou", "image_auroc")
 _BOTH = ("pixel_auroc", "pixel_ap")  # what a method has to be above every floor in
@@ -109,8 +110,5 @@ def against_floors(rows: Iterable[Row | None]) -> list[Row]:
 
 def _not_above(one: Row, rows: Sequence[Row]) -> list[str]:
     floors = [floor for floor in rows if floor.is_floor and floor.data == one.data]
-    return [floor.spec for floor in floors if not all(_above(one.mean(name), floor.mean(name)) for name in _BOTH)]
-
-
-def _above(value: float | None, floor: float | None) -> bool:
-    return value is not None and (floor is None or value > floor)
+    mine = [one.mean(name) for name in _BOTH]
+    return [floor.spec for floor in floors if not beats(mine, [floor.mean(name) for name in _BOTH])]

@@ -75,7 +75,7 @@ class LocalizationEvaluation:
             for name, one in self.localizers.items()
             if name not in FLOORS
             and one.figures.auroc is not None
-            and (worse := [floor for floor, figures in floors.items() if not _beats(one.figures, figures)])
+            and (worse := [floor for floor, figures in floors.items() if not beats(_both(one.figures), _both(figures))])
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,22 +118,38 @@ def evaluate_localization(
             f"of the {len(split.test)} test images of {split.dataset} none is known to be good or to have a defect: put them "
             "into ROOT/test/good and ROOT/test/DEFECT; vaelens score takes them as they are"
         )
+    results = measure_all(run, localizers, split.test, split.defects, split.masks, split.has_mask, progress)
+    return LocalizationEvaluation(split.dataset, results, split.counts, int(run.active.sum()), len(run.active))
+
+
+def measure_all(
+    run: Run,
+    localizers: Sequence[str] | None,
+    test: ImageSet,
+    defects: Sequence[str],
+    masks: Tensor | None,
+    has_mask: Tensor | None,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, LocalizerResult]:
+    """Localizers on labelled images, by name; None for the run's own and the floors.
+
+    Raises:
+        UsageError: a localizer that the run does not allow.
+    """
     names = list(localizers or suitable(run.config))
     built = {name: run.localizer(name) for name in names}  # all that can be refused is refused first
-    total = len(names) * len(split.test)
     results = {}
     for position, (name, localizer) in enumerate(built.items()):
 
-        def done(images: int, before: int = position * len(split.test)) -> None:
+        def done(images: int, before: int = position * len(test)) -> None:
             if progress:
-                progress(before + images, total)
+                progress(before + images, len(names) * len(test))
 
-        results[name] = measure(run, name, localizer, split.test, split.defects, split.masks, split.has_mask, done)
-    latents = run.model.latent_dim if run.has_posterior else 0
-    return LocalizationEvaluation(split.dataset, results, split.counts, int(run.active.sum()), latents)
+        results[name] = _measure(run, name, localizer, test, defects, masks, has_mask, done)
+    return results
 
 
-def measure(
+def _measure(
     run: Run,
     name: str,
     localizer: Localizer,
@@ -183,6 +199,12 @@ def _share(flagged: Tensor, among: Tensor) -> float | None:
     return float(flagged[among].double().mean()) if among.any() else None
 
 
-def _beats(one: PixelResult, floor: PixelResult) -> bool:
-    pairs = ((one.auroc, floor.auroc), (one.average_precision, floor.average_precision))
+def beats(figures: Sequence[float | None], floor: Sequence[float | None]) -> bool:
+    """Whether each figure is above the floor's; one that is not defined is above nothing, and a floor's stops nobody."""
+    pairs = zip(figures, floor, strict=True)
     return all(mine is not None and (other is None or mine > other) for mine, other in pairs)
+
+
+def _both(figures: PixelResult) -> tuple[float | None, float | None]:
+    """What a method has to be above every floor in."""
+    return figures.auroc, figures.average_precision

@@ -11,9 +11,8 @@ from torch import Tensor
 from vaelens.data.images import ImageSet, to_float
 from vaelens.data.synthetic import with_defects
 from vaelens.errors import UsageError
-from vaelens.run_localizers import suitable
 from vaelens.runs import Run
-from vaelens.scoring.localization import LocalizationEvaluation, measure
+from vaelens.scoring.localization import LocalizationEvaluation, measure_all
 
 IMAGES = 200
 SEED = 0
@@ -40,19 +39,10 @@ def evaluate_synthetic(
     """
     test, masks = synthetic_test(run, images, seed)
     defects = tuple("synthetic" if marked else "good" for marked in masks.flatten(1).any(1).tolist())
-    names = list(localizers or suitable(run.config))
-    built = {name: run.localizer(name) for name in names}
-    results = {}
-    for position, (name, localizer) in enumerate(built.items()):
-
-        def done(count: int, before: int = position * len(test)) -> None:
-            if progress:
-                progress(before + count, len(names) * len(test))
-
-        known = torch.ones(len(test), dtype=torch.bool)
-        found = measure(run, name, localizer, test, defects, masks, known, done)
-        # The clean ones are what the threshold was calibrated on: how many of them are flagged says nothing.
-        results[name] = replace(found, false_alarms=None)
+    known = torch.ones(len(test), dtype=torch.bool)
+    found = measure_all(run, localizers, test, defects, masks, known, progress)
+    # The clean ones are what the threshold was calibrated on: how many of them are flagged says nothing.
+    results = {name: replace(one, false_alarms=None) for name, one in found.items()}
     anomalous = sum(defect != "good" for defect in defects)
     counts = {
         "train": len(run.normal_images),
@@ -62,9 +52,8 @@ def evaluate_synthetic(
         "test_anomalous": anomalous,
         "test_unknown": 0,
     }
-    latents = run.model.latent_dim if run.has_posterior else 0
     dataset = f"{run.config.dataset['name']}, synthetic defects"
-    return LocalizationEvaluation(dataset, results, counts, int(run.active.sum()), latents, True, seed)
+    return LocalizationEvaluation(dataset, results, counts, int(run.active.sum()), len(run.active), True, seed)
 
 
 def synthetic_test(run: Run, images: int = IMAGES, seed: int = SEED) -> tuple[ImageSet, Tensor]:
