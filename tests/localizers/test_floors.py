@@ -18,8 +18,8 @@ from vaelens.localizers.floors import (
     MeanFloor,
     MotionFloor,
     NeighboursFloor,
-    blurred,
 )
+from vaelens.localizers.smoothing import blurred
 
 FLOORS = (MeanFloor, NeighboursFloor, ContrastFloor, MotionFloor)
 

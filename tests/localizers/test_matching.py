@@ -89,8 +89,8 @@ def test_with_neighbours_by_loops(model: ConvVAE) -> None:
     normal, images = textures(10, seed=3), textures(3, seed=4)
     layer = first_activation(model)
     assert layer == "encoder.relu1"
-    codes, _, bank = encoded(model, layer, normal)
-    asked, _, features = encoded(model, layer, images)
+    codes, _, (bank,) = encoded(model, [layer], normal)
+    asked, _, (features,) = encoded(model, [layer], images)
     localizer = MatchingLocalizer(model, neighbours=3, window=2).fit(normal)
     found, scale = localizer.localize(images), localizer._scale
     height, width = features.shape[2:]
@@ -203,7 +203,7 @@ def test_of_a_video_it_is_changes_that_are_compared() -> None:
 def test_features_alone_are_those_of_the_whole_pass(model: ConvVAE) -> None:
     images = torch.rand(2, 1, SIDE, SIDE)
     for layer in ("encoder.conv1", "encoder.relu2"):
-        assert torch.equal(features_only(model, layer, images), encoded(model, layer, images)[2])
+        assert torch.equal(features_only(model, layer, images), encoded(model, [layer], images)[2][0])
     with pytest.raises(UsageError, match="no part in the encoder"):
         features_only(model, "decoder.0", images)
     with pytest.raises(UsageError, match="unknown layer 'nope'"):
@@ -218,16 +218,16 @@ def hooks(model: nn.Module) -> int:
 
 
 def test_encoding_leaves_no_hooks(model: ConvVAE) -> None:
-    encoded(model, "encoder.relu1", torch.rand(1, 1, SIDE, SIDE))
+    encoded(model, ["encoder.relu1"], torch.rand(1, 1, SIDE, SIDE))
     assert hooks(model) == 0
     with pytest.raises((UsageError, RuntimeError)):
-        encoded(model, "encoder.relu1", torch.rand(1, 1, 20, 20))
+        encoded(model, ["encoder.relu1"], torch.rand(1, 1, 20, 20))
     with pytest.raises(UsageError, match="no feature map"):
-        encoded(model, "encoder.linear", torch.rand(1, 1, SIDE, SIDE))
+        encoded(model, ["encoder.linear"], torch.rand(1, 1, SIDE, SIDE))
     with pytest.raises(UsageError, match=r"unknown layer 'nope'.*encoder\.relu2"):
-        encoded(model, "nope", torch.rand(1, 1, SIDE, SIDE))
+        encoded(model, ["nope"], torch.rand(1, 1, SIDE, SIDE))
     with pytest.raises(UsageError, match="no feature map"):
-        encoded(model, "decoder.0", torch.rand(1, 1, SIDE, SIDE))  # which encoding does not run
+        encoded(model, ["decoder.0"], torch.rand(1, 1, SIDE, SIDE))  # which encoding does not run
     assert hooks(model) == 0
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from vaelens.errors import UsageError, whole
-from vaelens.localizers.base import Localization, Localizer
+from vaelens.localizers.base import LearnsNothing, Localization
 from vaelens.models import DCGAN
 
 STEPS = 100
@@ -17,7 +17,7 @@ _PAPER_STEPS = 500
 _CHUNK = 8  # images searched for together
 
 
-class AnoGANLocalizer(Localizer):
+class AnoGANLocalizer(LearnsNothing):
     """For each image the noise z is sought by Adam whose image G(z) is nearest.
 
     The loss is (1 - weight) |x - G(z)|, summed over pixels, + weight |f(x) - f(G(z))|, summed over the discriminator's
@@ -63,9 +63,6 @@ class AnoGANLocalizer(Localizer):
     def detail(self) -> str:
         """How thorough the search is, in a few words for tables."""
         return f"{self.steps} search steps" + ("" if self.steps == _PAPER_STEPS else f" (the paper: {_PAPER_STEPS})")
-
-    def fit(self, normal: Tensor) -> Self:
-        return self
 
     def localize(self, images: Tensor) -> Localization:
         if images.ndim != 4 or tuple(images.shape[1:]) != self.model.input_shape:

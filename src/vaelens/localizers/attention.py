@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vaelens.attention import LatentAttention, MeanSum, NormalDifference
 from vaelens.attention.maps import resize
 from vaelens.errors import UsageError, unknown
-from vaelens.localizers.base import Localization, Localizer, as_batches
+from vaelens.localizers.base import LearnsNothing, Localization, Localizer, as_batches
 
 
 def codes(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,7 +67,7 @@ class NormalDifferenceLocalizer(Localizer):
             return Localization(_at(maps.rectified_mean.mean(1), images), score)
 
 
-class OverallLocalizer(Localizer):
+class OverallLocalizer(LearnsNothing):
     """The mean over latents of their attention maps (the paper, after eq. 3). Learns nothing; its score is the map's mean."""
 
     name: ClassVar[str] = "overall"
@@ -75,9 +75,6 @@ class OverallLocalizer(Localizer):
 
     def __init__(self, model: nn.Module, layer: str | None = None, variant: str = "cvpr") -> None:
         self.attention = LatentAttention(model, layer, variant=variant)
-
-    def fit(self, normal: Tensor) -> Self:
-        return self
 
     def localize(self, images: Tensor) -> Localization:
         with torch.no_grad():
@@ -129,7 +126,7 @@ class AttentionLocalizer(Localizer):
         return self.of.localize(images)
 
 
-class KLLocalizer(Localizer):
+class KLLocalizer(LearnsNothing):
     """The KL divergence of the posterior from the prior, and the attention map of its gradient. Learns nothing."""
 
     name: ClassVar[str] = "kl"
@@ -137,9 +134,6 @@ class KLLocalizer(Localizer):
 
     def __init__(self, model: nn.Module, layer: str | None = None, variant: str = "cvpr") -> None:
         self.attention = LatentAttention(model, layer, variant=variant)
-
-    def fit(self, normal: Tensor) -> Self:
-        return self
 
     def localize(self, images: Tensor) -> Localization:
         with torch.no_grad():

@@ -73,7 +73,18 @@ class Localizer(ABC):
         return UsageError(f"localizer '{self.name}' has not been fitted; call fit(normal_images) first")
 
 
+class LearnsNothing(Localizer):
+    """A localizer to which the trained network is enough."""
+
+    def fit(self, normal: Tensor) -> Self:
+        return self
+
+
+def as_floats(images: Tensor) -> Tensor:
+    """Images of whatever shape, uint8 or float in [0, 1], as floats."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
+
+
 def as_batches(images: Tensor, batch_size: int = 128) -> Iterator[Tensor]:
     """Images (N, C, H, W), uint8 or float in [0, 1], as float batches; so many bytes need not become floats at once."""
-    for part in torch.split(images, batch_size):
-        yield part.float() / 255 if part.dtype == torch.uint8 else part
+    return map(as_floats, torch.split(images, batch_size))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
@@ -11,29 +12,29 @@ from vaelens.attention import LatentAttention
 from vaelens.errors import UsageError, unknown
 
 
-def encoded(model: nn.Module, layer: str, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Images (B, C, H, W), float in [0, 1] -> posterior mean and log variance (B, D), feature map (B, n, h, w) of `layer`.
+def encoded(model: nn.Module, layers: Sequence[str], images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Images (B, C, H, W), float in [0, 1] -> posterior mean and log variance (B, D), feature maps (B, n, h, w) of `layers`.
 
     Raises:
         UsageError: the encoder has no such layer.
     """
-    modules = dict(model.named_modules())
-    if layer not in modules:
-        raise unknown("layer", layer, (name for name in modules if name))
-    kept: list[Tensor] = []
+    kept: dict[str, Tensor] = {}
 
-    def keep(module: nn.Module, args: object, output: Tensor) -> None:
-        kept.append(output)
+    def keep(layer: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: object, output: Tensor) -> None:
+            kept.setdefault(layer, output)
 
-    handle = modules[layer].register_forward_hook(keep)
-    try:
+        return hook
+
+    with ExitStack() as hooks:
+        for layer in layers:
+            hooks.callback(_module(model, layer).register_forward_hook(keep(layer)).remove)
         with torch.no_grad():
             mean, logvar = model.encode(images)  # type: ignore[operator]
-    finally:
-        handle.remove()
-    if not kept or kept[0].ndim != 4:
-        raise UsageError(f"layer '{layer}' gives no feature map (B, n, h, w); take a convolution or its activation")
-    return mean, logvar, kept[0]
+    for layer in layers:
+        if layer not in kept or kept[layer].ndim != 4:
+            raise UsageError(f"layer '{layer}' gives no feature map (B, n, h, w); take a convolution or its activation")
+    return mean, logvar, [kept[layer] for layer in layers]
 
 
 def features_only(model: nn.Module, layer: str, images: Tensor) -> Tensor:
@@ -42,14 +43,11 @@ def features_only(model: nn.Module, layer: str, images: Tensor) -> Tensor:
     Raises:
         UsageError: the encoder has no such layer.
     """
-    modules = dict(model.named_modules())
-    if layer not in modules:
-        raise unknown("layer", layer, (name for name in modules if name))
 
     def stop(module: nn.Module, args: object, output: Tensor) -> None:
         raise _Reached(output)
 
-    handle = modules[layer].register_forward_hook(stop)
+    handle = _module(model, layer).register_forward_hook(stop)
     try:
         with torch.no_grad():
             model.encode(images)  # type: ignore[operator]
@@ -58,6 +56,20 @@ def features_only(model: nn.Module, layer: str, images: Tensor) -> Tensor:
     finally:
         handle.remove()
     raise UsageError(f"layer '{layer}' takes no part in the encoder")
+
+
+def nearest(codes: Tensor, among: Tensor, count: int) -> Tensor:
+    """Codes (B, D) -> indices (B, k) of the nearest of `among` (N, D), the nearest first; k is `count`, N at most."""
+    # By differences: the matrix product that cdist takes by default cancels where codes lie far from 0.
+    distances = torch.cdist(codes, among, compute_mode="donot_use_mm_for_euclid_dist")
+    return distances.topk(min(count, len(among)), largest=False).indices
+
+
+def _module(model: nn.Module, layer: str) -> nn.Module:
+    modules: dict[str, nn.Module] = dict(model.named_modules())
+    if layer not in modules:
+        raise unknown("layer", layer, (name for name in modules if name))
+    return modules[layer]
 
 
 class _Reached(Exception):

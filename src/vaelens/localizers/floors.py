@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vaelens.errors import UsageError
 from vaelens.localizers.base import Localization, Localizer, as_batches
+from vaelens.localizers.smoothing import blurred, smoothed
 
 SMOOTHING = 2.0  # sigma in pixels, of every floor's map
 SURROUNDINGS = 4.0  # sigma in pixels of the blur that `floor-contrast` compares with
@@ -53,7 +54,7 @@ class FloorLocalizer(Localizer):
                 "bring both to one size"
             )
         with torch.no_grad():
-            maps = [blurred(self.difference(batch)[:, None], SMOOTHING)[:, 0] for batch in torch.split(images, _IMAGES)]
+            maps = [smoothed(self.difference(batch), SMOOTHING) for batch in torch.split(images, _IMAGES)]
         together = torch.cat(maps)
         return Localization(together, together.amax((1, 2)))
 
@@ -148,17 +149,6 @@ class MotionFloor(FloorLocalizer):
     def difference(self, images: Tensor) -> Tensor:
         frame = images.shape[1] // 2
         return (images[:, frame] - images[:, frame - 1]).abs()
-
-
-def blurred(images: Tensor, sigma: float) -> Tensor:
-    """Images (B, C, H, W) under a Gaussian of `sigma` pixels out to 3 sigma, mirrored at the borders, in the images' type.
-
-    On images that are smaller than that, the Gaussian is cut so that it fits.
-    """
-    from kornia.filters import gaussian_blur2d  # takes a second to import
-
-    radius = [min(round(3 * sigma), side - 1) for side in images.shape[2:]]
-    return gaussian_blur2d(images, (2 * radius[0] + 1, 2 * radius[1] + 1), (sigma, sigma), border_type="reflect")
 
 
 def _mean(normal: Tensor) -> Tensor:

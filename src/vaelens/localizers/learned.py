@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vaelens.data.synthetic import with_defects
 from vaelens.errors import UsageError, whole
-from vaelens.localizers.base import Localization, Localizer
+from vaelens.localizers.base import Localization, Localizer, as_floats
 from vaelens.localizers.head import Head, train_head
 from vaelens.localizers.matching import MatchingLocalizer
 from vaelens.localizers.signals import POSITIVE, Signals
@@ -111,21 +111,17 @@ class LearnedLocalizer(Localizer):
         generator = torch.Generator("cpu").manual_seed(self.seed)
         middle = len(normal) // 2
         halves = (normal[:middle], normal[middle:])
-        prior = _floats(normal[:: max(1, len(normal) // 512)]).mean(0, keepdim=True) if self.neighbours is None else None
+        prior = as_floats(normal[:: max(1, len(normal) // 512)]).mean(0, keepdim=True) if self.neighbours is None else None
         signals, masks = [], []
         bytes_each = 2 * (4 * normal.shape[1] + POSITIVE) * normal.shape[2] * normal.shape[3]
         pool = max(2, min(self.pool, _MEMORY // bytes_each))
         for mine, others in (halves, halves[::-1]):
             compared = Signals(self.model, self._matching).fit(others)
-            patches = _floats(others[:: max(1, len(others) // 256)])
+            patches = as_floats(others[:: max(1, len(others) // 256)])
             for start in range(0, pool // 2, _BATCH):
                 count = min(_BATCH, pool // 2 - start)
                 chosen = torch.randint(len(mine), (count,), generator=generator)
-                drawn, where = with_defects(_floats(mine[chosen]), patches, generator, prior=prior)
+                drawn, where = with_defects(as_floats(mine[chosen]), patches, generator, prior=prior)
                 signals.append(compared(drawn)[0].half())
                 masks.append(where)
         return torch.cat(signals), torch.cat(masks)
-
-
-def _floats(images: Tensor) -> Tensor:
-    return images.float() / 255 if images.dtype == torch.uint8 else images

@@ -12,7 +12,7 @@ from torch.nn import functional
 from vaelens.attention.maps import resize
 from vaelens.errors import UsageError, whole
 from vaelens.localizers.base import Localization, Localizer, as_batches
-from vaelens.localizers.encoded import encoded, features_only, first_activation
+from vaelens.localizers.encoded import encoded, features_only, first_activation, nearest
 from vaelens.localizers.places import Places
 from vaelens.localizers.smoothing import smoothed
 
@@ -93,15 +93,16 @@ class MatchingLocalizer(Localizer):
         if self._places is not None:
             cells = self._places.distances(features)
         else:
-            nearest = self._nearest(codes)
-            cells = torch.stack([self._matched(one / self._scale, at) for one, at in zip(features, nearest, strict=True)])
+            assert self.neighbours is not None
+            neighbours = nearest(codes, self._codes, self.neighbours)
+            cells = torch.stack([self._matched(one / self._scale, at) for one, at in zip(features, neighbours, strict=True)])
         size = images.shape[2], images.shape[3]
         maps = smoothed(resize(cells, size), max(size) / 100 if self._places is None else max(size) / 50).clamp_min(0)
         return Localization(maps, maps.amax((1, 2)), (codes, logvar))
 
     def _seen(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Posterior mean and log variance (B, D), and the feature map at the resolution that is compared."""
-        codes, logvar, features = encoded(self.model, self.layer, images)
+        codes, logvar, (features,) = encoded(self.model, [self.layer], images)
         if self.frames > 1:
             features = self._changes(images)
         most = _PLACES if self.neighbours is None else _CELLS
@@ -121,16 +122,11 @@ class MatchingLocalizer(Localizer):
         seen = [features_only(self.model, self.layer, clip) for clip in still]
         return torch.cat([after - before for before, after in itertools.pairwise(seen)], 1)
 
-    def _nearest(self, codes: Tensor) -> Tensor:
-        assert self.neighbours is not None
-        distances = torch.cdist(codes, self._codes, compute_mode="donot_use_mm_for_euclid_dist")
-        return distances.topk(min(self.neighbours, len(self._codes)), largest=False).indices
-
-    def _matched(self, features: Tensor, nearest: Tensor) -> Tensor:
+    def _matched(self, features: Tensor, neighbours: Tensor) -> Tensor:
         """One image's features (n, h, w) and k normal images -> least distances (h, w)."""
         height, width = features.shape[1:]
         side = min(self.window, max(height, width) - 1)  # farther there is nothing
-        around = functional.pad(self._features[nearest], (side, side, side, side), mode="replicate")
+        around = functional.pad(self._features[neighbours], (side, side, side, side), mode="replicate")
         least = torch.full((height, width), torch.inf)
         for down in range(2 * side + 1):
             for right in range(2 * side + 1):

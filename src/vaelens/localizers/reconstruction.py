@@ -1,16 +1,42 @@
-"""The difference between an image and its reconstruction: the paper's Vanilla-VAE."""
+"""The difference between an image and its reconstruction: the paper's Vanilla-VAE, and what other residuals share with it."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from abc import abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from vaelens.localizers.base import Localization, Localizer
+from vaelens.localizers.base import LearnsNothing, Localization
 
 
-class ReconstructionLocalizer(Localizer):
+class ResidualLocalizer(LearnsNothing):
+    """The residual between an image and its reconstruction.
+
+    Args:
+        model: a trained network with encode(images) -> (mean or code, ...) and decode of it.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def localize(self, images: Tensor) -> Localization:
+        with torch.no_grad():
+            code, _ = self.model.encode(images)  # type: ignore[operator]
+            maps = self.residual(images, self.model.decode(code))  # type: ignore[operator]
+        return Localization(maps, self.score(maps))
+
+    @abstractmethod
+    def residual(self, images: Tensor, reconstruction: Tensor) -> Tensor:
+        """Images and reconstructions (B, C, H, W) -> maps (B, H, W)."""
+
+    @abstractmethod
+    def score(self, maps: Tensor) -> Tensor:
+        """Maps (B, H, W) -> scores (B,)."""
+
+
+class ReconstructionLocalizer(ResidualLocalizer):
     """Squared difference of each pixel from the reconstruction of the posterior mean. Learns nothing more.
 
     The map is the mean over channels, values in [0, 1]; the score is its mean over pixels.
@@ -19,14 +45,10 @@ class ReconstructionLocalizer(Localizer):
     name: ClassVar[str] = "reconstruction"
     explains: ClassVar[str] = "squared difference from the reconstruction"
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
+    def residual(self, images: Tensor, reconstruction: Tensor) -> Tensor:
+        """Images and reconstructions (B, C, H, W) -> maps (B, H, W)."""
+        return (images - reconstruction).square().mean(1)
 
-    def fit(self, normal: Tensor) -> Self:
-        return self
-
-    def localize(self, images: Tensor) -> Localization:
-        with torch.no_grad():
-            mean, _ = self.model.encode(images)  # type: ignore[operator]
-            difference = (images - self.model.decode(mean)).square().mean(1)  # type: ignore[operator]
-        return Localization(difference, difference.mean((1, 2)))
+    def score(self, maps: Tensor) -> Tensor:
+        """Maps (B, H, W) -> their means (B,)."""
+        return maps.mean((1, 2))

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from vaelens.attention.maps import resize
-from vaelens.localizers.base import as_batches
-from vaelens.localizers.encoded import activations, encoded, features_only
+from vaelens.localizers.attention import codes
+from vaelens.localizers.base import as_floats
+from vaelens.localizers.encoded import activations, encoded, nearest
 from vaelens.localizers.matching import MatchingLocalizer
 
 _NEAREST = 5
@@ -41,22 +42,19 @@ class Signals:
         """Take normal images (N, C, H, W), uint8 or float in [0, 1], to compare with. Returns itself."""
         self._matching.fit(normal)
         self._normal = normal
-        with torch.no_grad():
-            self._codes = torch.cat([self.model.encode(batch)[0] for batch in as_batches(normal)])  # type: ignore[operator]
+        self._codes = codes(self.model, normal)[0]
         return self
 
     def __call__(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Images (B, C, H, W), float in [0, 1] -> signals (B, 4 C + 5, H, W), and mean and log variance (B, D)."""
         with torch.no_grad():
-            mean, logvar, features = encoded(self.model, self._layers[0], images)
+            mean, logvar, seen = encoded(self.model, self._layers, images)
             reconstruction = self.model.decode(mean)  # type: ignore[operator]
-            neighbours = self._neighbours(mean)
+            neighbours = as_floats(self._normal[nearest(mean, self._codes, _NEAREST)])
             middle, spread = _contrast(images)
             size = images.shape[2], images.shape[3]
-            differences = [(features - features_only(self.model, self._layers[0], reconstruction)).abs().mean(1)]
-            for layer in self._layers[1:]:
-                seen, again = (features_only(self.model, layer, one) for one in (images, reconstruction))
-                differences.append((seen - again).abs().mean(1))
+            again = encoded(self.model, self._layers, reconstruction)[2]
+            differences = [(one - other).abs().mean(1) for one, other in zip(seen, again, strict=True)]
             differences += differences[-1:] * (2 - len(differences))
             signed = [images - middle, reconstruction - middle, images - reconstruction, images - neighbours.mean(1)]
             positive = [
@@ -67,13 +65,6 @@ class Signals:
             ]
         signals = torch.cat([torch.cat(signed, 1) / spread, torch.stack(positive, 1)], 1)
         return signals, (mean, logvar)
-
-    def _neighbours(self, codes: Tensor) -> Tensor:
-        """(B, k, C, H, W), float in [0, 1]."""
-        distances = torch.cdist(codes, self._codes, compute_mode="donot_use_mm_for_euclid_dist")
-        nearest = distances.topk(min(_NEAREST, len(self._codes)), largest=False).indices
-        found = self._normal[nearest]
-        return found.float() / 255 if found.dtype == torch.uint8 else found
 
 
 def _contrast(images: Tensor) -> tuple[Tensor, Tensor]:

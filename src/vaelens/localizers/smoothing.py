@@ -1,17 +1,21 @@
-"""Gaussian smoothing of maps."""
+"""Gaussian smoothing of images and maps."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 
-def smoothed(maps: Tensor, sigma: float) -> Tensor:
-    """Maps (B, H, W) smoothed by a Gaussian of `sigma` pixels, reflected at the edges."""
-    from kornia.filters import gaussian_blur2d
+def blurred(images: Tensor, sigma: float) -> Tensor:
+    """Images (B, C, H, W) under a Gaussian of `sigma` pixels out to 3 sigma, mirrored at the borders, in the images' type.
 
-    reach = min(round(3 * sigma), min(maps.shape[1:]) - 1)
-    if sigma <= 0 or reach < 1:
-        return maps
-    size = 2 * reach + 1
-    blurred: Tensor = gaussian_blur2d(maps[:, None], (size, size), (sigma, sigma))
-    return blurred[:, 0]
+    On images that are smaller than that, the Gaussian is cut so that it fits.
+    """
+    from kornia.filters import gaussian_blur2d  # takes a second to import
+
+    radius = [min(round(3 * sigma), side - 1) for side in images.shape[2:]]
+    return gaussian_blur2d(images, (2 * radius[0] + 1, 2 * radius[1] + 1), (sigma, sigma), border_type="reflect")
+
+
+def smoothed(maps: Tensor, sigma: float) -> Tensor:
+    """Maps (B, H, W) likewise."""
+    return blurred(maps[:, None], sigma)[:, 0]
