@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,19 +17,32 @@ from vaelens.run_config import MOST_LATENTS, RunConfig
 if TYPE_CHECKING:
     from vaelens.data.preparation import Preparation
 
-NETWORK_OF = {
-    "digits": "mnist",
-    "mnist": "mnist",
-    "ucsd-ped1": "ucsd",
-    "ucsd-ped2": "ucsd",
-    "mvtec": "compact",  # the paper's, "mvtec", takes hours on a processor
-    "folder": "compact",
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a run of a data set has where nothing else is asked for.
+
+    Attributes:
+        network: one of NETWORKS.
+        held_out: share of the normal images kept for calibration.
+        fixed_camera: whether a place shows the same thing in every image.
+    """
+
+    network: str
+    held_out: float
+    fixed_camera: bool = False
+
+
+DEFAULTS: dict[str, Defaults] = {
+    "digits": Defaults("mnist", 0.25),  # of the 1,797 digits, a tenth of one class is too few to calibrate on
+    "mnist": Defaults("mnist", 0.1),
+    "ucsd-ped1": Defaults("ucsd", 0.15, fixed_camera=True),  # whole clips are held out
+    "ucsd-ped2": Defaults("ucsd", 0.15, fixed_camera=True),
+    "mvtec": Defaults("compact", 0.1),  # the paper's network, "mvtec", takes hours on a processor
+    "folder": Defaults("compact", 0.15),
 }
-HELD_OUT_OF = {"digits": 0.25, "mnist": 0.1, "ucsd-ped1": 0.15, "ucsd-ped2": 0.15, "mvtec": 0.1, "folder": 0.15}
-# of the 1,797 digits, a tenth of one class is too few to calibrate on; of the videos, whole clips are held out
 SIZE_OF = {"ucsd": (100, 100), "mvtec": (256, 256), "compact": (128, 128), "ae": (128, 128), "dcgan": (64, 64)}
 LATENTS_OF = {"ae": 100, "dcgan": 100}
-_FIXED_CAMERA = ("ucsd-ped1", "ucsd-ped2")
 _OF_IMAGES = ("category", "size", "frames", "brightness", "fixed_camera", "augmentation")
 
 
@@ -48,8 +61,8 @@ def configured(dataset: str, root: Path | None, asked: Mapping[str, Any], settin
     """
     from vaelens.training import TrainSettings
 
-    if dataset not in NETWORK_OF:
-        raise unknown("data set", dataset, NETWORK_OF)
+    if dataset not in DEFAULTS:
+        raise unknown("data set", dataset, DEFAULTS)
     objective = asked["objective"] or "vae"
     if objective not in FAMILIES:
         raise unknown("objective", objective, FAMILIES)
@@ -73,7 +86,7 @@ def configured(dataset: str, root: Path | None, asked: Mapping[str, Any], settin
             "root": None if root is None else str(root),
             "normal": _normal(dataset, asked["normal"]),
             "category": asked["category"],
-            "held_out": HELD_OUT_OF[dataset] if asked["held_out"] is None else _share(asked["held_out"]),
+            "held_out": DEFAULTS[dataset].held_out if asked["held_out"] is None else _share(asked["held_out"]),
             "seed": chosen.seed,
             "preparation": None if preparation is None else preparation.to_dict(),
         },
@@ -83,7 +96,7 @@ def configured(dataset: str, root: Path | None, asked: Mapping[str, Any], settin
             "latent_dim": whole("latent_dim", latents, most=MOST_LATENTS),
         },
         training=chosen.to_dict(),
-        explain={"layer": asked["layer"], "fixed_camera": dataset in _FIXED_CAMERA if fixed is None else bool(fixed)},
+        explain={"layer": asked["layer"], "fixed_camera": DEFAULTS[dataset].fixed_camera if fixed is None else bool(fixed)},
         objective=objective,
     )
 
@@ -137,9 +150,9 @@ def _network(dataset: str, needed: str | None, asked: str | None) -> str:
         raise unknown("network", asked, NETWORKS)
     if needed is not None and asked not in (None, needed):
         raise UsageError(f"that objective takes network '{needed}', not '{asked}'; leave --network out")
-    network = asked or needed or NETWORK_OF[dataset]
-    if dataset in DATASETS and network != NETWORK_OF[dataset]:
-        raise UsageError(f"{dataset} takes network '{NETWORK_OF[dataset]}', not '{network}'; leave --network out")
+    network = asked or needed or DEFAULTS[dataset].network
+    if dataset in DATASETS and network != DEFAULTS[dataset].network:
+        raise UsageError(f"{dataset} takes network '{DEFAULTS[dataset].network}', not '{network}'; leave --network out")
     return network
 
 

@@ -73,14 +73,14 @@ def suitable(config: RunConfig) -> tuple[str, ...]:
     return (*localizers_of(config), *(name for name in FLOORS if several or name != _MOTION))
 
 
-def read_kept(folder: Path, name: str) -> dict[str, Tensor]:
-    """What a run's folder keeps of a localizer; empty where it keeps nothing.
+def read_kept(folder: Path, spec: str) -> dict[str, Tensor]:
+    """What a run's folder keeps of a localizer; empty where it keeps nothing, as of any with options.
 
     Raises:
         RunError: the file is damaged.
     """
-    path = folder / FOLDER / f"{name}.safetensors"
-    if not path.is_file():
+    path = _file(folder, spec)
+    if _has_options(spec) or not path.is_file():
         return {}
     try:
         tensors = load(path.read_bytes())
@@ -95,22 +95,23 @@ def read_kept(folder: Path, name: str) -> dict[str, Tensor]:
     return dict(tensors)
 
 
-def restored(folder: Path, name: str, model: ConvVAE, config: RunConfig, normal: Tensor) -> Localizer:
+def restored(folder: Path, spec: str, model: ConvVAE, config: RunConfig, normal: Tensor) -> Localizer:
     """A localizer of a run, fitted as its folder keeps it, or on normal images (N, C, H, W), uint8, where it keeps nothing.
 
     Raises:
         UsageError: see `build`.
         RunError: what the folder keeps is damaged, or another localizer's.
     """
-    state = {key.removeprefix("state."): value for key, value in read_kept(folder, name).items() if key.startswith("state.")}
-    localizer = build(name, model, config)
+    state = {key.removeprefix("state."): value for key, value in read_kept(folder, spec).items() if key.startswith("state.")}
+    localizer = build(spec, model, config)
     try:
         return localizer.restore(normal, state) if state else localizer.fit(normal)
     except UsageError as error:
         if not state:
             raise
-        path = folder / FOLDER / f"{name}.safetensors"
-        raise RunError(f"{shown(path)} cannot be used ({error}); remove it, and the localizer is fitted anew") from error
+        raise RunError(
+            f"{shown(_file(folder, spec))} cannot be used ({error}); remove it, and the localizer is fitted anew"
+        ) from error
 
 
 def forget(folder: Path) -> None:
@@ -119,14 +120,24 @@ def forget(folder: Path) -> None:
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
-def keep(folder: Path, name: str, localizer: Localizer, calibration: Calibration) -> None:
-    """Keep a localizer's state and calibration in the run's folder."""
+def keep(folder: Path, spec: str, localizer: Localizer, calibration: Calibration) -> None:
+    """Keep a localizer's state and calibration in the run's folder; not those of one with options."""
+    if _has_options(spec):
+        return
     tensors = {f"state.{key}": value for key, value in localizer.state().items()}
     tensors |= {"score": calibration.scores, "peak": calibration.peaks}
     content = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
     with writing(folder / FOLDER):
         (folder / FOLDER).mkdir(exist_ok=True)
-    write_bytes(folder / FOLDER / f"{name}.safetensors", content, durable=True)
+    write_bytes(_file(folder, spec), content, durable=True)
+
+
+def _file(folder: Path, spec: str) -> Path:
+    return folder / FOLDER / f"{spec}.safetensors"
+
+
+def _has_options(spec: str) -> bool:
+    return ":" in spec
 
 
 def _defaults(name: str, config: RunConfig) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from vaelens.output import OutputError
 from vaelens.run_config import CONFIG, RunConfig, first_line
 from vaelens.run_data import preparation_of
 from vaelens.run_folder import METRICS, read_calibration, read_metrics, read_model
-from vaelens.run_localizers import fitted, keep, read_kept, restored
+from vaelens.run_localizers import keep, read_kept, restored
 
 __all__ = ["METRICS", "Explanation", "Run", "RunConfig", "Verdict", "load_run"]
 
@@ -246,8 +246,7 @@ class Run:
             UsageError: an unknown localizer or option, or one that the run's kind of model does not allow.
         """
         if spec not in self._localizers:
-            made = (self.model, self.config, self.normal_images)
-            self._localizers[spec] = fitted(spec, *made) if ":" in spec else restored(self.path, spec, *made)
+            self._localizers[spec] = restored(self.path, spec, self.model, self.config, self.normal_images)
         return self._localizers[spec]
 
     def calibration(self, spec: str) -> Calibration:
@@ -259,15 +258,14 @@ class Run:
         if f"score.{spec}" in self._tensors:
             return Calibration(self._tensors[f"score.{spec}"], self._tensors[f"peak.{spec}"])
         if spec not in self._calibrations:
-            kept = read_kept(self.path, spec) if ":" not in spec else {}
+            kept = read_kept(self.path, spec)
             if len(kept.get("score", ())) == len(self.held_out_images):
                 self._calibrations[spec] = Calibration(kept["score"], kept["peak"])
             else:
                 localizer = self.localizer(spec)
                 self._calibrations[spec] = Calibration.measure(localizer, self.held_out_images)
-                if ":" not in spec:
-                    with suppress(OutputError):  # a run that cannot be written to is measured anew each time
-                        keep(self.path, spec, localizer, self._calibrations[spec])
+                with suppress(OutputError):  # a run that cannot be written to is measured anew each time
+                    keep(self.path, spec, localizer, self._calibrations[spec])
         return self._calibrations[spec]
 
     def reconstruct(self, images: Tensor) -> Tensor:

@@ -8,7 +8,7 @@
 
 A new data set is one file in this folder with a function `load(root, progress) -> (train, test)`, and one line in
 DATASETS; for anomaly localization, with `load_anomaly(options) -> AnomalySplit`, `default_preparation(options)` and a line
-in ANOMALY_DATASETS.
+in _ANOMALY.
 """
 
 from __future__ import annotations
@@ -66,14 +66,15 @@ def _anomaly_in(module: str, name: str) -> AnomalyLoader:
     return load
 
 
-_ANOMALY_MODULES = {"ucsd-ped1": "ucsd", "ucsd-ped2": "ucsd", "mvtec": "mvtec", "folder": "folder"}
-
-ANOMALY_DATASETS: dict[str, AnomalyLoader] = {
-    "ucsd-ped1": _anomaly_in("ucsd", "load_ped1"),
-    "ucsd-ped2": _anomaly_in("ucsd", "load_ped2"),
-    "mvtec": _anomaly_in("mvtec", "load_anomaly"),
-    "folder": _anomaly_in("folder", "load_anomaly"),
+# The module of each, and its loader.
+_ANOMALY = {
+    "ucsd-ped1": ("ucsd", "load_ped1"),
+    "ucsd-ped2": ("ucsd", "load_ped2"),
+    "mvtec": ("mvtec", "load_anomaly"),
+    "folder": ("folder", "load_anomaly"),
 }
+
+ANOMALY_DATASETS: dict[str, AnomalyLoader] = {name: _anomaly_in(*where) for name, where in _ANOMALY.items()}
 
 
 def load_one_class(
@@ -130,7 +131,7 @@ def default_preparation(dataset: str, options: AnomalyOptions) -> Preparation:
         UsageError, DataError: see `load_anomaly`.
     """
     _check_anomaly(dataset)
-    module = import_module(f"vaelens.data.{_ANOMALY_MODULES[dataset]}")
+    module = import_module(f"vaelens.data.{_ANOMALY[dataset][0]}")
     return cast("Preparation", module.default_preparation(options))
 
 
@@ -141,7 +142,7 @@ def default_augmentation(dataset: str, category: str | None = None) -> Augmentat
         UsageError: an unknown data set or category.
     """
     _check_anomaly(dataset)
-    module = import_module(f"vaelens.data.{_ANOMALY_MODULES[dataset]}")
+    module = import_module(f"vaelens.data.{_ANOMALY[dataset][0]}")
     if dataset != "mvtec":
         return cast("Augmentation", module.AUGMENTATION)
     if category not in module.AUGMENTATIONS:

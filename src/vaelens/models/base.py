@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -103,6 +104,12 @@ def he_init(module: nn.Module) -> None:
             nn.init.normal_(layer.weight, std=math.sqrt(2.0 / fan_in))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def conv_encoder(channels: Sequence[int], flat: int, hidden: int) -> nn.Sequential:
+    """Convolutions as `conv_relu` has them, then flatten, linear (`flat` to `hidden`) and ReLU, by those names."""
+    head = [("flatten", nn.Flatten()), ("linear", nn.Linear(flat, hidden)), ("relu", nn.ReLU())]
+    return nn.Sequential(OrderedDict([*conv_relu(channels), *head]))
 
 
 def conv_relu(channels: Sequence[int]) -> list[tuple[str, nn.Module]]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from torch import nn
 
-from vaelens.models.base import ConvVAE, check_input_shape, conv_relu, he_init
+from vaelens.models.base import ConvVAE, check_input_shape, conv_encoder, he_init
 
 
 class CompactVAE(ConvVAE):
@@ -37,16 +35,7 @@ class CompactVAE(ConvVAE):
         super().__init__((channels, height, width), latent_dim)
         side = (256, height // 16, width // 16)
         flat = side[0] * side[1] * side[2]
-        self.encoder = nn.Sequential(
-            OrderedDict(
-                [
-                    *conv_relu([channels, 32, 64, 128, 256]),
-                    ("flatten", nn.Flatten()),
-                    ("linear", nn.Linear(flat, 256)),
-                    ("relu", nn.ReLU()),
-                ]
-            )
-        )
+        self.encoder = conv_encoder([channels, 32, 64, 128, 256], flat, 256)
         self.mean = nn.Linear(256, latent_dim)
         self.logvar = nn.Linear(256, latent_dim)
         self.decoder = nn.Sequential(

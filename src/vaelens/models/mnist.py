@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 from torch import nn
 
-from vaelens.models.base import ConvVAE, check_input_shape, conv_relu, he_init
+from vaelens.models.base import ConvVAE, check_input_shape, conv_encoder, he_init
 
 
 class MnistVAE(ConvVAE):
@@ -37,16 +35,7 @@ class MnistVAE(ConvVAE):
         super().__init__((channels, height, width), latent_dim)
         side = (128, height // 4, width // 4)
         flat = side[0] * side[1] * side[2]
-        self.encoder = nn.Sequential(
-            OrderedDict(
-                [
-                    *conv_relu([channels, 64, 128]),
-                    ("flatten", nn.Flatten()),
-                    ("linear", nn.Linear(flat, 1024)),
-                    ("relu", nn.ReLU()),
-                ]
-            )
-        )
+        self.encoder = conv_encoder([channels, 64, 128], flat, 1024)
         self.mean = nn.Linear(1024, latent_dim)
         self.logvar = nn.Linear(1024, latent_dim)
         self.decoder = nn.Sequential(

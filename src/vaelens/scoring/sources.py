@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -74,7 +75,10 @@ class Source:
         self._root = root
         self._test: ImageSet | None = None
         self._defects: dict[int, str] = {}
-        self._frames: dict[Path, list[Path]] = {}
+        self._clips: dict[Path, tuple[list[Path], dict[Path, int]]] = {}  # of a video: frames of a folder, and where each is
+        if run.preparation is not None:
+            # A frame is its neighbours' neighbour as well, and they follow each other.
+            self._frame = lru_cache(run.preparation.frames)(run.preparation.read)
         self.items = _apart([item for one in given for item in self._find(one)])
 
     def __len__(self) -> int:
@@ -152,13 +156,13 @@ class Source:
             return read_image(path, channels, (height, width), convert=self.convert)
         if preparation.frames == 1:
             return preparation.read(path)
-        if path.parent not in self._frames:
-            self._frames[path.parent] = list_images(path.parent)
-        clip = [one for one in self._frames[path.parent] if one.parent == path.parent]
-        at = clip.index(path) if path in clip else 0
-        reach = preparation.frames // 2
+        if path.parent not in self._clips:
+            clip = [one for one in list_images(path.parent) if one.parent == path.parent]
+            self._clips[path.parent] = clip, {one: at for at, one in enumerate(clip)}
+        clip, positions = self._clips[path.parent]
+        at, reach = positions.get(path, 0), preparation.frames // 2
         chosen = [clip[min(max(at + step, 0), len(clip) - 1)] for step in range(-reach, reach + 1)]
-        return torch.cat([preparation.read(one) for one in chosen])
+        return torch.cat([self._frame(one) for one in chosen])
 
 
 def as_text(name: str) -> str:
