@@ -20,6 +20,7 @@ from vaelens.run_data import load_defects
 from vaelens.runs import Run
 from vaelens.scoring.local import score
 from vaelens.scoring.sources import Source
+from vaelens.scoring.synthetic import evaluate_synthetic, synthetic_test
 
 FRAMES = 8
 
@@ -129,8 +130,18 @@ def test_a_damaged_frame_is_named_where_it_is_needed(run: Run, root: Path, tmp_p
     assert all("005.tif" in (row.error or "") for row in result.rows if row.error)
 
 
-def test_synthetic_defects_are_for_single_images(run: Run, fails: Callable[..., str], root: Path, tmp_path: Path) -> None:
-    assert "several frames" in fails("evaluate", run.path, "--synthetic", "--quiet", code=2)
+def test_synthetic_defects_move_through_the_frames(run: Run) -> None:
+    test, masks = synthetic_test(run, images=20)
+    result = evaluate_synthetic(run, ["matching", "learned:pool=8:steps=2"], images=20)
+    assert test.images.shape == (20, 3, 32, 48)
+    assert masks.shape == (20, 32, 48)
+    assert result.counts["test"] == 20
+    assert 0 < result.counts["test_anomalous"] < 20
+    assert set(result.localizers) == {"matching", "learned:pool=8:steps=2"}
+    assert all(one.figures.auroc is not None for one in result.localizers.values())
+
+
+def test_an_even_number_of_frames_is_refused(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="frames must be odd"):
         train_run(tmp_path / "run", "ucsd-ped2", root=root, frames=4, progress=False)
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from vaelens import option_values
 from vaelens.console import (
     Stopped,
     downloading,
     ignore_signals,
     mend_streams,
     print_json,
-    print_table,
     progress_bar,
     run_command,
     say,
 )
+from vaelens.errors import DataError, UsageError
+from vaelens.printed import print_evaluation, print_localization
+
+if TYPE_CHECKING:
+    from vaelens.runs import Run
 
 app = typer.Typer(
     name="vaelens",
@@ -73,7 +78,7 @@ def demo(
     if json:
         print_json(result.to_dict())
         return
-    _print_evaluation(result.evaluation, result.run)
+    print_evaluation(result.evaluation, result.run)
     print(f"run      {result.out / 'run'}")
     for picture in result.pictures:
         print(f"picture  {picture}")
@@ -109,7 +114,7 @@ def train(
     epochs: Annotated[Optional[int], typer.Option(help="passes over the training images; default: the paper's")] = None,  # noqa: UP045
     batch_size: Annotated[Optional[int], typer.Option(help="images per step")] = None,  # noqa: UP045
     learning_rate: Annotated[Optional[float], typer.Option(help="of Adam")] = None,  # noqa: UP045
-    likelihood: Annotated[Optional[str], typer.Option(help="bernoulli or gaussian")] = None,  # noqa: UP045
+    likelihood: Annotated[Optional[str], typer.Option(help="bernoulli, gaussian or optimal-gaussian")] = None,  # noqa: UP045
     warmup_epochs: Annotated[Optional[float], typer.Option(help="epochs over which the KL weight rises")] = None,  # noqa: UP045
     patience: Annotated[Optional[int], typer.Option(help="stop after so many epochs without a lower held-out loss")] = None,  # noqa: UP045
     precision: Annotated[Optional[str], typer.Option(help="auto, 32 or bf16")] = None,  # noqa: UP045
@@ -154,7 +159,7 @@ def train(
             root=root,
             category=category,
             held_out=held_out,
-            size=_size(size),
+            size=option_values.size_of(size),
             frames=frames,
             brightness=brightness,
             fixed_camera=fixed_camera,
@@ -210,7 +215,7 @@ def explain(
     from vaelens.scoring.sources import Source
 
     loaded = load_run(run)
-    attention = loaded.attend(layer=layer, latents=_latents(latents), method=method, variant=variant)
+    attention = loaded.attend(layer=layer, latents=option_values.latents_of(latents), method=method, variant=variant)
     result = explain_images(loaded, Source(loaded, images, root, convert), out, attention, overwrite)
     if json:
         print_json(result.to_dict())
@@ -297,8 +302,6 @@ def evaluate(
         _evaluate_localization(loaded, names, synthetic, root, json, quiet)
         return
     if synthetic:
-        from vaelens.errors import UsageError
-
         raise UsageError("--synthetic is for runs of images with defects, not of classes; leave it out")
     with progress_bar("evaluated", quiet) as progress:
         result = evaluate_run(loaded, names, root, progress)
@@ -306,7 +309,28 @@ def evaluate(
     if json:
         print_json(result.to_dict())
         return
-    _print_evaluation(result, loaded)
+    print_evaluation(result, loaded)
+    print(f"report   {report}")
+
+
+def _evaluate_localization(
+    run: Run, names: list[str] | None, synthetic: bool, root: Path | None, json: bool, quiet: bool
+) -> None:
+    from vaelens.run_data import load_defects
+    from vaelens.scoring.localization import evaluate_localization
+    from vaelens.scoring.localization_report import write_localization
+    from vaelens.scoring.synthetic import evaluate_synthetic
+
+    with progress_bar("evaluated", quiet) as progress:
+        if synthetic:
+            result = evaluate_synthetic(run, names, progress)
+        else:
+            result = evaluate_localization(run, load_defects(run.config, root), names, progress)
+    report = write_localization(run, result, root)
+    if json:
+        print_json(result.to_dict())
+        return
+    print_localization(result)
     print(f"report   {report}")
 
 
@@ -349,7 +373,7 @@ def reproduce(
             runs=runs or (),
             epochs=epochs,
             seed=seed,
-            seeds=_seeds(seeds),
+            seeds=option_values.seeds_of(seeds),
             dataset=dataset,
             categories=category or (),
             preset=preset,
@@ -370,78 +394,6 @@ def reproduce(
         print(f"wrote    {file}")
 
 
-def _evaluate_localization(
-    run: Any, names: list[str] | None, synthetic: bool, root: Path | None, json: bool, quiet: bool
-) -> None:
-    from vaelens.scoring.localization import evaluate_localization
-    from vaelens.scoring.localization_report import table_of, write_localization
-    from vaelens.scoring.synthetic import evaluate_synthetic
-
-    with progress_bar("evaluated", quiet) as progress:
-        if synthetic:
-            result = evaluate_synthetic(run, names, progress)
-        else:
-            from vaelens.run_data import load_defects
-
-            result = evaluate_localization(run, load_defects(run.config, root), names, progress)
-    report = write_localization(run, result, root)
-    if json:
-        print_json(result.to_dict())
-        return
-    table = table_of(result)
-    print_table(table.title, list(table.columns), [[_figure(cell) for cell in row] for row in table.rows])
-    for name, floors in result.below_floors().items():
-        print(f"{name} is not above {' and '.join(floors)} in both AUROC and AP: it has not localized anything")
-    print(f"report   {report}")
-
-
-def _figure(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else "-" if value is None else str(value)
-
-
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    from vaelens.errors import UsageError
-
-    try:
-        sides = [int(part) for part in text.lower().split("x")]
-        if len(sides) in (1, 2):
-            return sides[0], sides[-1]
-    except ValueError:
-        pass
-    raise UsageError(f"--size takes pixels a side such as 128, or HEIGHTxWIDTH such as 128x192, got {text!r}")
-
-
-def _seeds(text: str | None) -> list[int] | None:
-    if text is None:
-        return None
-    from vaelens.errors import UsageError
-
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(f"--seeds takes whole numbers such as 0,1,2, got {text!r}") from None
-
-
-def _print_evaluation(result: Any, run: Any) -> None:
-    classes = sorted({label for one in result.scores.values() for label in one.per_class})
-    rows = [
-        [
-            name,
-            *(f"{one.per_class[label]:.4f}" for label in classes),
-            f"{one.mean:.4f}",
-            f"{one.false_alarms:.3f}",
-            f"{one.detected:.3f}",
-        ]
-        for name, one in result.scores.items()
-    ]
-    normal = run.config.dataset["normal"]
-    columns = ["score", *(str(label) for label in classes), "mean", "false alarms", "detected"]
-    print_table(f"image-level AUROC of class {normal} (normal) against each other class", columns, rows)
-    print(f"{result.active} of {result.latents} latents active; false alarms and detections at a promised rate of 5 %")
-
-
 def _identity(file: Path) -> tuple[int, int] | None:
     """What tells a file from another in its place; None where there is none."""
     try:
@@ -449,17 +401,6 @@ def _identity(file: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns
-
-
-def _latents(text: str | None) -> str | list[int] | None:
-    if text is None or text.startswith("top"):
-        return text
-    from vaelens.errors import UsageError
-
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(f"--latents takes indices such as 0,3,7 or top5, got {text!r}") from None
 
 
 def main() -> None:
@@ -474,8 +415,6 @@ def _in_a_folder() -> Any:
     try:
         Path.cwd()
     except OSError as error:
-        from vaelens.errors import DataError
-
         raise DataError(f"the current folder cannot be read ({error.strerror}); change to another") from None
     return app(standalone_mode=False)
 

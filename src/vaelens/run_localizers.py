@@ -150,4 +150,6 @@ def _defaults(name: str, config: RunConfig) -> dict[str, Any]:
             options["neighbours"] = None
         preparation = config.dataset["preparation"]
         options["frames"] = 1 if preparation is None else preparation["frames"]
+        if "brightness" in there:
+            options["brightness"] = preparation is not None and preparation["brightness"]
     return options

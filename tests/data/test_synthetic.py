@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from vaelens.data.synthetic import CONTENTS, SHAPES, with_defects
 from vaelens.data.synthetic.contents import Place, spread
+from vaelens.data.synthetic.lighting import evened, relit
+from vaelens.data.synthetic.moving import carried
 from vaelens.errors import UsageError
 
 
@@ -180,6 +182,57 @@ def test_patches_of_others_come_from_others() -> None:
     same, none = with_defects(images, images[:2], torch.Generator().manual_seed(0), clean=0, contents=["other"])
     assert torch.equal(same, images)
     assert not none.any()
+
+
+def test_a_defect_moves_straight_on_from_frame_to_frame() -> None:
+    """A white square on black frames: its centre in the three frames lies on a line, and the middle one is as drawn."""
+    clips, drawn = torch.zeros(50, 3, 60, 60), torch.zeros(50, 1, 60, 60)
+    drawn[..., 25:35, 25:35] = 1
+    moved = carried(clips, drawn, torch.Generator().manual_seed(0))
+    assert torch.equal(moved[:, 1:2], drawn)
+    rows, columns = torch.meshgrid(torch.arange(60.0), torch.arange(60.0), indexing="ij")
+    mass = moved.sum((2, 3))
+    at = torch.stack([(moved * rows).sum((2, 3)), (moved * columns).sum((2, 3))], 2) / mass[..., None]
+    before, after = at[:, 1] - at[:, 0], at[:, 2] - at[:, 1]
+    torch.testing.assert_close(before, after, rtol=0, atol=0.05)
+    far = before.norm(dim=1)
+    assert float(far.max()) <= 0.08 * 60 + 0.05
+    assert float(far.max()) > 0.06 * 60
+    assert float(far.min()) < 0.02 * 60
+    assert len(set(before[:, 0].sign().tolist())) == 2, "in all directions"
+
+
+def test_defects_on_clips_are_those_of_their_middle_frames() -> None:
+    clips = pictures(12, shape=(3, 32, 32))
+    drawn, masks = with_defects(clips, clips, torch.Generator().manual_seed(3), frames=3)
+    alone, same = with_defects(clips[:, 1:2], clips[:, 1:2], torch.Generator().manual_seed(3))
+    assert torch.equal(drawn[:, 1:2], alone)
+    assert torch.equal(masks, same)
+    touched = masks.flatten(1).any(1)
+    assert torch.equal(
+        (drawn[:, 0] != clips[:, 0]).flatten(1).any(1)[touched], torch.ones(int(touched.sum()), dtype=torch.bool)
+    )
+    assert torch.allclose(drawn[~touched], clips[~touched], atol=1e-6)
+    assert 0 <= float(drawn.min()) <= float(drawn.max()) <= 1
+    with pytest.raises(UsageError, match="frames is how many channels"):
+        with_defects(clips, clips, torch.Generator(), frames=5)
+    with pytest.raises(UsageError, match="middle frames"):
+        carried(clips[:, :1], clips[:, :1], torch.Generator())
+
+
+def test_another_light_changes_brightness_and_little_else() -> None:
+    images = 0.2 + 0.5 * pictures(64)
+    lit = relit(images, torch.Generator().manual_seed(0))
+    assert torch.equal(lit, relit(images, torch.Generator().manual_seed(0)))
+    assert lit.shape == images.shape
+    assert 0 <= float(lit.min()) <= float(lit.max()) <= 1
+    assert 0.05 < float((lit.mean((1, 2, 3)) / images.mean((1, 2, 3))).log().std()) < 0.25
+    one, other = (values - values.mean((1, 2, 3), keepdim=True) for values in (images, lit))
+    alike = (one * other).sum((1, 2, 3)) / (one.flatten(1).norm(dim=1) * other.flatten(1).norm(dim=1))
+    assert float(alike.min()) > 0.8, "the same picture"
+    gain = torch.tensor([0.7, 1.2]).view(2, 1, 1, 1)
+    dark, bright = evened(gain * images[:1])
+    torch.testing.assert_close(dark, bright, rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize(

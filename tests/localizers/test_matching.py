@@ -111,22 +111,28 @@ def test_with_neighbours_by_loops(model: ConvVAE) -> None:
         assert torch.allclose(found.maps[i], expected, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("window", [0, 1])
-def test_places_by_loops(window: int) -> None:
-    """With fewer channels than components the projection is a rotation, and distances are those of the features."""
+@pytest.mark.parametrize("window", [0, 1, 5])
+@pytest.mark.parametrize(("block", "step"), [(1, 1), (2, 2), (2, 1), (4, 2)])
+def test_places_by_loops(window: int, block: int, step: int) -> None:
+    """With fewer numbers in a patch than components the projection is a rotation, and distances are those of the patches."""
     generator = torch.Generator().manual_seed(0)
-    normal, asked = torch.randn(6, 5, 4, 3, generator=generator), torch.randn(2, 5, 4, 3, generator=generator)
-    found = Places.fit(normal, window).distances(asked)
+    normal, asked = torch.randn(6, 2, 9, 6, generator=generator), torch.randn(2, 2, 9, 6, generator=generator)
+    found = Places.fit(normal, normal.split(4), window, block, step).distances(asked)
+    assert found.shape == (2, -(-9 // block), -(-6 // block))
+    wide_normal, wide_asked = (nn.functional.pad(one, (0, block, 0, block), mode="replicate") for one in (normal, asked))
     for i in range(2):
-        for y in range(4):
-            for x in range(3):
+        for y in range(found.shape[1]):
+            for x in range(found.shape[2]):
+                at, side = (y * block, x * block), window * block
+                patch = wide_asked[i, :, at[0] : at[0] + block, at[1] : at[1] + block]
                 near = [
-                    float((asked[i, :, y, x] - other[:, v, u]).norm())
-                    for other in normal
-                    for v in range(max(0, y - window), min(4, y + window + 1))
-                    for u in range(max(0, x - window), min(3, x + window + 1))
+                    float((patch - other[:, v : v + block, u : u + block]).norm())
+                    for other in wide_normal
+                    for v in range(0, 9, step)
+                    for u in range(0, 6, step)
+                    if abs(v - at[0]) <= side and abs(u - at[1]) <= side
                 ]
-                assert float(found[i, y, x]) == pytest.approx(min(near), rel=1e-4)
+                assert float(found[i, y, x]) == pytest.approx(min(near), rel=1e-3, abs=2e-3)
 
 
 def test_every_place_has_a_memory_of_its_own() -> None:

@@ -19,6 +19,7 @@ from vaelens.objectives import (
     reconstruction_error,
     reparameterize,
 )
+from vaelens.objectives.elbo import LIKELIHOODS
 
 moderate = st.floats(-6, 6, width=32)
 
@@ -47,6 +48,28 @@ def test_errors_are_log_likelihoods() -> None:
     torch.testing.assert_close(reconstruction_error(logits, images, "gaussian") + constant, gaussian)
 
 
+def test_the_optimal_gaussian_is_the_likeliest_one() -> None:
+    """The best of many variances, by trying; and the gradient is that of the squared error over it."""
+    logits, images = torch.randn(5, 1, 6, 7, requires_grad=True), torch.rand(5, 1, 6, 7)
+    error = reconstruction_error(logits, images, "optimal-gaussian")
+    residual = torch.sigmoid(logits) - images
+    constant = 6 * 7 * math.log(2 * math.pi) / 2
+    tried = [
+        float(-Normal(torch.sigmoid(logits), scale).log_prob(images).sum().detach() / 5 - constant)
+        for scale in torch.linspace(0.05, 1, 2000).tolist()
+    ]
+    assert float(error.mean().detach()) == pytest.approx(min(tried), abs=1e-3)
+    (gradient,) = torch.autograd.grad(error.sum(), logits)
+    (expected,) = torch.autograd.grad(residual.square().sum() / (2 * residual.square().mean().detach()), logits)
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_a_perfect_reconstruction_has_a_finite_error() -> None:
+    images = torch.full((2, 1, 4, 4), 0.5)
+    error = reconstruction_error(torch.zeros(2, 1, 4, 4), images, "optimal-gaussian")
+    assert error.tolist() == pytest.approx([8 * math.log(1 / (12 * 255**2))] * 2)
+
+
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
 def test_an_image_does_not_change_the_error_of_another(likelihood: str) -> None:
     logits, images = torch.randn(4, 1, 8, 8), torch.rand(4, 1, 8, 8)
@@ -56,7 +79,7 @@ def test_an_image_does_not_change_the_error_of_another(likelihood: str) -> None:
 
 
 def test_unknown_likelihood_names_the_choices() -> None:
-    with pytest.raises(UsageError, match=r"unknown likelihood 'laplace'; there are: bernoulli, gaussian"):
+    with pytest.raises(UsageError, match=r"unknown likelihood 'laplace'; there are: bernoulli, gaussian, optimal-gaussian"):
         reconstruction_error(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2), "laplace")
 
 
@@ -115,7 +138,7 @@ def test_a_generator_leaves_the_global_one_alone() -> None:
     assert not torch.equal(torch.random.get_rng_state(), before)
 
 
-@given(st.floats(0, 10), st.sampled_from(["bernoulli", "gaussian"]))
+@given(st.floats(0, 10), st.sampled_from(LIKELIHOODS))
 def test_elbo_is_the_weighted_sum_of_its_parts(weight: float, likelihood: str) -> None:
     generator = torch.Generator().manual_seed(0)
     logits, images = (torch.rand(3, 1, 4, 4, generator=generator) for _ in range(2))

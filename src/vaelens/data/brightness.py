@@ -12,6 +12,8 @@ alone. The bound on the gain keeps noise noise: an image of one value becomes 12
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -50,3 +52,10 @@ def table(image: Tensor) -> Tensor:
     gain = MOST_GAIN if spread * MOST_GAIN <= TARGET else TARGET / spread
     values = MIDDLE + (torch.arange(256, dtype=torch.float64) - median) * gain
     return values.round().clamp(0, 255).to(torch.uint8)
+
+
+def quantiles(values: Tensor, shares: Sequence[float]) -> list[Tensor]:
+    """Rows of values (B, N) -> for each of `shares` the value (B,) that at least this share of the row does not exceed."""
+    # Not torch.quantile, which takes 16 million numbers at most.
+    count = values.shape[1]
+    return [values.kthvalue(min(count, max(1, round(share * count))), dim=1).values for share in shares]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vaelens.data.synthetic import with_defects
+from vaelens.data.synthetic.lighting import evened, relit
 from vaelens.errors import UsageError, whole
 from vaelens.localizers.base import Localization, Localizer, as_floats
 from vaelens.localizers.head import Head, train_head
@@ -18,26 +19,34 @@ from vaelens.localizers.smoothing import smoothed
 _BATCH = 32
 _MEMORY = 1 << 30  # bytes that the signals to learn from may take
 _FLOOR = 0.1  # of the matched deviation, in units of its mean
-_SCALE = "scale"
+_CLEAN = 256  # images without a defect that both are standardised on
+_LEAST_SPREAD = 1e-3
+_SCALE, _NORMAL = "scale", "normal"
 
 
 class LearnedLocalizer(Localizer):
     """Signals of the VAE (see `Signals`) read by a small head that has learned to find synthetic defects.
 
     Defects are drawn on the normal images in two halves, and the signals of each half come from comparing with the other, so
-    that no image meets itself. The map is the geometric mean of the head's odds and the matched deviation. Fitting takes
-    minutes; a run keeps what was learned. The score is the map's maximum.
+    that no image meets itself. In the map the head's log odds and the logarithm of the matched deviation weigh alike: each is
+    standardised on normal images, and the map is the exponential of their mean. Fitting takes minutes; a run keeps what was
+    learned. The score is the map's maximum.
+
+    Deviations are matched with all normal images and, where the camera is not fixed, also with the nearest in latent space; of
+    the two the geometric mean counts.
 
     Args:
         model: the trained network.
-        neighbours: of the matched deviation, see `MatchingLocalizer`.
-        frames: of a video; more than 1 are not supported, since synthetic defects stand still.
+        neighbours: how many normal images are the nearest; None for a fixed camera.
+        frames: of a video, how many frames the images' channels are, see `MatchingLocalizer`.
+        brightness: whether every image's brightness was evened out (see `Preparation`): images with synthetic defects are then
+            relit at random, and evened out as they would be.
         pool: images with synthetic defects to learn from; fewer where their signals would take more than 1 GiB.
         steps: of training.
         seed: of defects, weights and order.
 
     Raises:
-        UsageError: several frames, or a number that cannot be.
+        UsageError: a number that cannot be.
     """
 
     name: ClassVar[str] = "learned"
@@ -48,47 +57,59 @@ class LearnedLocalizer(Localizer):
         model: nn.Module,
         neighbours: int | None = 20,
         frames: int = 1,
+        brightness: bool = False,
         pool: int = 1600,
         steps: int = 1200,
         seed: int = 0,
     ) -> None:
-        if frames != 1:
-            raise UsageError("localizer 'learned' takes single frames: synthetic defects do not move; use 'matching'")
         self.model = model
         self.neighbours = neighbours
+        self.frames = whole("frames", frames)
+        self.brightness = brightness
         self.pool = whole("pool", pool, least=2)
         self.steps = whole("steps", steps)
         self.seed = whole("seed", seed, least=0)
-        self._signals = Signals(model, self._matching)
+        self._signals = Signals(model, self._matchings())
         self._head: Head | None = None
-        self._scale = torch.empty(0)
+        self._scale = self._normal = torch.empty(0)
 
     def fit(self, normal: Tensor) -> Self:
         if len(normal) < 4:
             raise UsageError(f"localizer 'learned' takes at least 4 normal images, got {len(normal)}")
         signals, masks = self._examples(normal)
-        positive = signals[:, -POSITIVE:].float().mean((0, 2, 3)).clamp_min(1e-8)
-        self._scale = torch.cat([torch.ones(signals.shape[1] - POSITIVE), positive])
+        signed = signals.shape[1] - self._positive
+        positive = torch.stack([signals[:, at].float().mean() for at in range(signed, signals.shape[1])]).clamp_min(1e-8)
+        self._scale = torch.cat([torch.ones(signed), positive])
         signals /= self._scale.half()[:, None, None]
         self._head = train_head(signals, masks, self.steps, self.seed)
+        clean = (~masks.flatten(1).any(1)).nonzero().flatten()[:_CLEAN]
+        if not len(clean):
+            raise UsageError(f"localizer 'learned' drew a defect on each of {len(masks)} images; raise pool")
+        both = torch.stack([torch.stack(self._both(signals[at : at + 1].float())) for at in clean.tolist()])
+        self._normal = torch.stack([both.mean((0, 2, 3, 4)), both.std((0, 2, 3, 4)).clamp_min(_LEAST_SPREAD)], 1)
         self._signals.fit(normal)
         return self
 
     def state(self) -> dict[str, Tensor]:
         if self._head is None:
             raise self.not_fitted()
-        return {_SCALE: self._scale, **{f"head.{name}": value for name, value in self._head.state_dict().items()}}
+        return {
+            _SCALE: self._scale,
+            _NORMAL: self._normal,
+            **{f"head.{name}": value for name, value in self._head.state_dict().items()},
+        }
 
     def restore(self, normal: Tensor, state: dict[str, Tensor]) -> Self:
-        weights = {name.removeprefix("head."): value for name, value in state.items() if name != _SCALE}
-        if _SCALE not in state or state[_SCALE].shape != (4 * normal.shape[1] + POSITIVE,):
+        weights = {name.removeprefix("head."): value for name, value in state.items() if name not in (_SCALE, _NORMAL)}
+        shapes = {_SCALE: (4 * normal.shape[1] + self._positive,), _NORMAL: (2, 2)}
+        if any(name not in state or state[name].shape != shape for name, shape in shapes.items()):
             raise UsageError(f"the state kept of localizer '{self.name}' is not one of these images")
         head = Head(len(state[_SCALE]))
         try:
             head.load_state_dict(weights)
         except RuntimeError as error:
             raise UsageError(f"the state kept of localizer '{self.name}' is not that of its head") from error
-        self._scale, self._head = state[_SCALE], head.eval().requires_grad_(False)
+        self._scale, self._normal, self._head = state[_SCALE], state[_NORMAL], head.eval().requires_grad_(False)
         self._signals.fit(normal)
         return self
 
@@ -96,15 +117,33 @@ class LearnedLocalizer(Localizer):
         if self._head is None:
             raise self.not_fitted()
         signals, posterior = self._signals(images)
-        signals = signals / self._scale[:, None, None]
-        with torch.no_grad():
-            logits = smoothed(self._head(signals), 1.0)
-        matched = (signals[:, -1].clamp_min(0) + _FLOOR).log()
-        maps = ((logits + matched) / 2).clamp_max(80).exp()
+        standard = [
+            (value - mean) / spread
+            for value, (mean, spread) in zip(self._both(signals / self._scale[:, None, None]), self._normal, strict=True)
+        ]
+        maps = (sum(standard) / 2).clamp_max(80).exp()
         return Localization(maps, maps.amax((1, 2)), posterior)
 
-    def _matching(self) -> MatchingLocalizer:
-        return MatchingLocalizer(self.model, neighbours=self.neighbours)
+    def _matchings(self) -> list[MatchingLocalizer]:
+        return [MatchingLocalizer(self.model, neighbours=count, frames=self.frames) for count in self._compared]
+
+    @property
+    def _compared(self) -> tuple[int | None, ...]:
+        """With how many normal images each matched deviation compares; None for all."""
+        return (None,) if self.neighbours is None else (self.neighbours, None)
+
+    @property
+    def _positive(self) -> int:
+        """How many signals have no sign."""
+        return POSITIVE + len(self._compared)
+
+    def _both(self, signals: Tensor) -> tuple[Tensor, Tensor]:
+        """Scaled signals (B, c, H, W) -> the head's log odds and the logarithm of the matched deviation, both (B, H, W)."""
+        assert self._head is not None
+        with torch.no_grad():
+            odds = smoothed(self._head(signals), 1.0)
+        matched = signals[:, -len(self._compared) :].clamp_min(0)
+        return odds, (matched + _FLOOR).log().mean(1)
 
     def _examples(self, normal: Tensor) -> tuple[Tensor, Tensor]:
         """Signals (N, c, H, W), float16, of images with synthetic defects, and their masks (N, H, W)."""
@@ -113,15 +152,17 @@ class LearnedLocalizer(Localizer):
         halves = (normal[:middle], normal[middle:])
         prior = as_floats(normal[:: max(1, len(normal) // 512)]).mean(0, keepdim=True) if self.neighbours is None else None
         signals, masks = [], []
-        bytes_each = 2 * (4 * normal.shape[1] + POSITIVE) * normal.shape[2] * normal.shape[3]
+        bytes_each = 2 * (4 * normal.shape[1] + self._positive) * normal.shape[2] * normal.shape[3]
         pool = max(2, min(self.pool, _MEMORY // bytes_each))
         for mine, others in (halves, halves[::-1]):
-            compared = Signals(self.model, self._matching).fit(others)
+            compared = Signals(self.model, self._matchings()).fit(others)
             patches = as_floats(others[:: max(1, len(others) // 256)])
             for start in range(0, pool // 2, _BATCH):
                 count = min(_BATCH, pool // 2 - start)
                 chosen = torch.randint(len(mine), (count,), generator=generator)
-                drawn, where = with_defects(as_floats(mine[chosen]), patches, generator, prior=prior)
+                drawn, where = with_defects(as_floats(mine[chosen]), patches, generator, prior=prior, frames=self.frames)
+                if self.brightness:
+                    drawn = evened(relit(drawn, generator))
                 signals.append(compared(drawn)[0].half())
                 masks.append(where)
         return torch.cat(signals), torch.cat(masks)

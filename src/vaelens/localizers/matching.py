@@ -13,12 +13,14 @@ from vaelens.attention.maps import resize
 from vaelens.errors import UsageError, whole
 from vaelens.localizers.base import Localization, Localizer, as_batches
 from vaelens.localizers.encoded import encoded, features_only, first_activation, nearest
-from vaelens.localizers.places import Places
+from vaelens.localizers.places import Places, bytes_of
 from vaelens.localizers.smoothing import smoothed
 
 _CELLS = 64  # along the longer side; finer feature maps are averaged to about so many
 _PLACES = 32  # cells along the longer side where every place keeps a memory of its own
-_REMEMBERED = 2048  # normal images whose patches a fixed camera's places remember: 240 MB at 25x25 places
+_REMEMBERED = 2048  # normal images whose patches the places remember, at most
+_PLACES_MEMORY = 1 << 29  # bytes that these may take
+_SAMPLE = 160  # images that the principal components are taken from
 _MEMORY = 1 << 30  # bytes that the feature maps of normal images may take; beyond it every second one serves, or every third
 _BATCH = 64
 
@@ -30,20 +32,21 @@ class MatchingLocalizer(Localizer):
     each. Here every patch is compared with each neighbour by itself and a few cells around its place, and the least
     distance counts: a thread that is one cell further on is no defect, one that no neighbour has is.
 
-    With `neighbours` k, those are the k normal images nearest in latent space. With None, for a fixed camera, all normal
+    With `neighbours` k, those are the k normal images nearest in latent space. With None, as for a fixed camera, all normal
     images count, and every place remembers the patches that it has seen.
 
     Of several frames of a video, what is compared is how the feature map changes from each frame to the next: each frame is
     seen by itself, as a clip that stands still.
 
     The map is the distance per channel, smoothed, in units of the channel's standard deviation on normal images and the mean of
-    all channels' together; for a fixed camera in the features' own unit. The score is the map's maximum.
+    all channels' together; where all normal images count, in the features' own unit. The score is the map's maximum.
 
     Args:
         model: the trained network.
         layer: whose feature map; None for the first activation, where detail is finest.
         neighbours: how many normal images, the nearest in latent space; None for all of them.
-        window: how many cells around its place a patch is looked for; None: 3 with `neighbours`, else 1.
+        window: how many cells around its place a patch is looked for, of 64 along the longer side with `neighbours`, else of
+            32; None: 3 with `neighbours`, else 1.
         frames: of a video, how many frames the images' channels are; 1 where they are no frames.
 
     Raises:
@@ -71,9 +74,7 @@ class MatchingLocalizer(Localizer):
 
     def fit(self, normal: Tensor) -> Self:
         if self.neighbours is None:
-            step = -(-len(normal) // _REMEMBERED)
-            features = torch.cat([self._seen(batch)[2] for batch in as_batches(normal[::step], _BATCH)])
-            self._places = Places.fit(features, self.window)
+            self._places = self._remembered(normal)
             return self
         first = self._seen(next(as_batches(normal[:1])))[2]
         step = -(-len(normal) * first.nbytes // _MEMORY)
@@ -105,14 +106,23 @@ class MatchingLocalizer(Localizer):
         codes, logvar, (features,) = encoded(self.model, [self.layer], images)
         if self.frames > 1:
             features = self._changes(images)
-        most = _PLACES if self.neighbours is None else _CELLS
-        by = max(1, round(max(features.shape[2:]) / most))
+        by = 1 if self.neighbours is None else _coarser(features, _CELLS)
         if by > 1:
             lacking = [-side % by for side in features.shape[2:]]  # so that the last rows and columns count as well
-            features = functional.pad(features, (0, lacking[1], 0, lacking[0]), mode="replicate")
-            # a place keeps the cells that it is made of
-            features = (functional.pixel_unshuffle if self.neighbours is None else functional.avg_pool2d)(features, by)
+            features = functional.avg_pool2d(functional.pad(features, (0, lacking[1], 0, lacking[0]), mode="replicate"), by)
         return codes, logvar, features
+
+    def _remembered(self, normal: Tensor) -> Places:
+        """The places of all normal images, as many and as fine as memory allows."""
+        chosen = normal[:: -(-len(normal) // _REMEMBERED)]
+        sample = torch.cat([self._seen(batch)[2] for batch in as_batches(chosen[:: -(-len(chosen) // _SAMPLE)], _BATCH)])
+        block, (height, width) = _coarser(sample, _PLACES), sample.shape[2:]
+        steps = [step for step in range(1, block + 1) if block % step == 0]
+        fine = [step for step in steps if bytes_of(len(chosen), height, width, step) <= _PLACES_MEMORY]
+        step = fine[0] if fine else block
+        chosen = chosen[:: -(-bytes_of(len(chosen), height, width, step) // _PLACES_MEMORY)]
+        features = (self._seen(batch)[2] for batch in as_batches(chosen, _BATCH))
+        return Places.fit(sample, features, self.window, block, step)
 
     def _changes(self, images: Tensor) -> Tensor:
         """How the feature map changes between neighbouring frames, (B, (frames - 1) n, h, w)."""
@@ -135,3 +145,8 @@ class MatchingLocalizer(Localizer):
                 patches = functional.avg_pool2d(squared, 3, stride=1, padding=1, count_include_pad=False)
                 least = torch.minimum(least, patches[:, 0].amin(0))
         return least.sqrt()
+
+
+def _coarser(features: Tensor, cells: int) -> int:
+    """How many cells of a feature map (B, n, h, w) make one where there are to be about `cells` along the longer side."""
+    return max(1, round(max(features.shape[2:]) / cells))

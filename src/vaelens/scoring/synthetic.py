@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vaelens.data.images import ImageSet, to_float
 from vaelens.data.synthetic import with_defects
+from vaelens.data.synthetic.lighting import evened
 from vaelens.errors import UsageError
 from vaelens.runs import Run
 from vaelens.scoring.localization import LocalizationEvaluation, measure_all
@@ -35,7 +36,7 @@ def evaluate_synthetic(
         seed: of the defects.
 
     Raises:
-        UsageError: a run of several frames, whose defects would have to move, or a localizer that the run does not allow.
+        UsageError: a run of images of classes, or a localizer that the run does not allow.
     """
     test, masks = synthetic_test(run, images, seed)
     defects = tuple("synthetic" if marked else "good" for marked in masks.flatten(1).any(1).tolist())
@@ -59,15 +60,19 @@ def evaluate_synthetic(
 def synthetic_test(run: Run, images: int = IMAGES, seed: int = SEED) -> tuple[ImageSet, Tensor]:
     """Held-out normal images with synthetic defects, and their masks (N, H, W), bool."""
     preparation = run.preparation
-    if preparation is None or preparation.frames > 1:
-        raise UsageError("synthetic defects are drawn on single images; this run takes several frames, or images of classes")
+    if preparation is None:
+        raise UsageError("synthetic defects are drawn on images of objects or scenes; this run takes images of classes")
     held_out = run.held_out_images
     chosen = torch.arange(images) * max(1, len(held_out) // images) % len(held_out)
     generator = torch.Generator("cpu").manual_seed(seed)
     normal = run.normal_images
     fixed = run.config.explain["fixed_camera"]
     prior = normal.float().mean(0, keepdim=True) / 255 if fixed else None
-    drawn, masks = with_defects(to_float(held_out[chosen]), to_float(normal[:512]), generator, prior=prior)
+    patches = to_float(normal[:: max(1, len(normal) // 512)])
+    frames = preparation.frames
+    drawn, masks = with_defects(to_float(held_out[chosen]), patches, generator, prior=prior, frames=frames)
+    if preparation.brightness:
+        drawn = evened(drawn)
     labels = masks.flatten(1).any(1).long()
     names = tuple(f"synthetic/{i:05d}" for i in range(images))
     return ImageSet((drawn * 255).round().to(torch.uint8), names, labels), masks

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from vaelens.data.synthetic.contents import CONTENTS, Place, spread
 from vaelens.data.synthetic.draws import chance, uniform
+from vaelens.data.synthetic.moving import carried, middle_frame
 from vaelens.data.synthetic.shapes import SHAPES
 from vaelens.errors import UsageError, unknown
 
@@ -36,6 +37,7 @@ def with_defects(
     shapes: Sequence[str] | None = None,
     contents: Sequence[str] | None = None,
     prior: Tensor | None = None,
+    frames: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """Draw defects on normal images: one on each, a second on a third of them, none on a share `clean`.
 
@@ -68,6 +70,12 @@ def with_defects(
         raise UsageError(f"synthetic defects take float images (B, C, H, W) and others of their shape, got {got}")
     if prior is not None and prior.shape != (1, *images.shape[1:]):
         raise UsageError(f"prior is one image, {(1, *images.shape[1:])}, got {tuple(prior.shape)}")
+    if frames > 1:
+        if images.shape[1] != frames:
+            raise UsageError(f"frames is how many channels the images have, {images.shape[1]}, not {frames}")
+        seen = None if prior is None else middle_frame(prior)
+        drawn, masks = with_defects(middle_frame(images), middle_frame(others), generator, clean, shapes, contents, seen)
+        return carried(images, drawn, generator), masks
     wanted = (list(shapes or SHAPES), list(contents or CONTENTS))
     drawn, masks = images.clone(), torch.zeros(len(images), *images.shape[2:], dtype=torch.bool)
     touched = (~chance(generator, len(images), clean)).nonzero().flatten()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vaelens.data.brightness import quantiles
 from vaelens.data.synthetic.draws import TURN, chance, log_uniform, noise, sign, uniform
 
 _LEAST_SPREAD = 0.02
@@ -150,9 +151,7 @@ CONTENTS: dict[str, Callable[[Place], Tensor]] = {
 
 def spread(images: Tensor) -> Tensor:
     """Robust standard deviation of each image's brightness, from its deciles and at least 0.02: (B, 1, 1, 1)."""
-    grey = images.mean(1).flatten(1)
-    # Not torch.quantile, which takes 16 million numbers at most.
-    low, high = (grey.kthvalue(max(1, round(share * grey.shape[1])), dim=1).values for share in (0.1, 0.9))
+    low, high = quantiles(images.mean(1).flatten(1), (0.1, 0.9))
     return _wide(((high - low) / 2.56).clamp_min(_LEAST_SPREAD))
 
 

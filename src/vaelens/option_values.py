@@ -1,0 +1,50 @@
+"""What options of the command line hold that Typer does not read by itself: sizes, seeds, latents."""
+
+from __future__ import annotations
+
+from vaelens.errors import UsageError
+
+
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """Pixels (height, width) of `128` or `128x192`.
+
+    Raises:
+        UsageError: names the option and what it takes.
+    """
+    if text is None:
+        return None
+    try:
+        sides = [int(part) for part in text.lower().split("x")]
+        if len(sides) in (1, 2):
+            return sides[0], sides[-1]
+    except ValueError:
+        pass
+    raise UsageError(f"--size takes pixels a side such as 128, or HEIGHTxWIDTH such as 128x192, got {text!r}")
+
+
+def seeds_of(text: str | None) -> list[int] | None:
+    """Seeds of `0,1,2`.
+
+    Raises:
+        UsageError: names the option and what it takes.
+    """
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--seeds takes whole numbers such as 0,1,2, got {text!r}") from None
+
+
+def latents_of(text: str | None) -> str | list[int] | None:
+    """Indices of `0,3,7`; `top5` as it is.
+
+    Raises:
+        UsageError: names the option and what it takes.
+    """
+    if text is None or text.startswith("top"):
+        return text
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--latents takes indices such as 0,3,7 or top5, got {text!r}") from None
