@@ -52,7 +52,7 @@ def main() -> None:
 def measure(run: Run, root: Path, place: Path, localizers: list[str], frames: int, rounds: int) -> dict[str, float]:
     """Median seconds of decoding with one forward, and of scoring by each localizer."""
     clips = sorted((root / "UCSD_Anomaly_Dataset.v1p2/UCSDped2/Test").glob("Test[0-9][0-9][0-9]"))
-    files = [str(file) for clip in clips for file in sorted(clip.glob("*.tif"))][:frames]
+    files = [str(file) for clip in clips for file in sorted(clip.glob("[0-9]*.tif"))][:frames]
     assert len(files) == frames, f"there are {len(files)} frames below {root}"
     for localizer in localizers:
         run.calibration(localizer), run.localizer(localizer)  # fitted once, not in every round

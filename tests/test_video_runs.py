@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,3 +156,17 @@ def test_without_frames_every_image_is_by_itself(root: Path, tmp_path: Path) -> 
     assert run.localizer("matching").neighbours == 20  # type: ignore[attr-defined]
     with pytest.raises(UsageError, match="--frames 3"):
         run.localizer("floor-motion")
+
+
+def test_the_scoring_benchmark_runs(root: Path, tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    options: dict[str, Any] = {"size": 32, "network": "compact", "latent_dim": 4, "held_out": 0.4}
+    train_run(tmp_path / "run", "ucsd-ped2", root=root, epochs=1, batch_size=16, progress=False, **options)
+    command = [sys.executable, "benchmarks/scoring.py", "--root", str(root), "--run", str(tmp_path / "run")]
+    command += ["--frames", "12", "--rounds", "1", "--json", str(figures)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "12 frames" in done.stdout
+    seconds = json.loads(figures.read_text())["seconds"]
+    assert set(seconds) == {"decoding and one forward", "score, deviation"}
+    assert all(value > 0 for value in seconds.values())

@@ -24,8 +24,8 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         # Supplementary Table 1 and its text: Adam, 1e-3, batches of 128, 100 epochs. The warm-up is ours.
         "mnist": MappingProxyType({"epochs": 100, "batch_size": 128, "learning_rate": 1e-3}),
         # The paper prints none of these. Frames differ too little for the Bernoulli likelihood: with it, 14 of 32 latents are
-        # active after 6 epochs, and ever fewer.
-        "ucsd": MappingProxyType({"epochs": 12, "batch_size": 32, "learning_rate": 1e-3, "likelihood": "optimal-gaussian"}),
+        # active after 6 epochs, and ever fewer. After 8 the training loss goes on falling, the held-out loss does not.
+        "ucsd": MappingProxyType({"epochs": 8, "batch_size": 32, "learning_rate": 1e-3, "likelihood": "optimal-gaussian"}),
         # The paper prints none of these.
         "mvtec": MappingProxyType({"epochs": 200, "batch_size": 32, "learning_rate": 1e-4}),
         # The paper prints none of these; FactorVAE, whose network this is, prints Adam, 1e-4, batches of 64 and 300,000
