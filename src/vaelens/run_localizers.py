@@ -145,11 +145,10 @@ def _defaults(name: str, config: RunConfig) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if "layer" in there and name != "matching":  # which looks at the first layer unless told otherwise
         options["layer"] = config.explain["layer"]
-    if name in ("matching", "learned"):
-        if config.explain["fixed_camera"]:
-            options["neighbours"] = None
-        preparation = config.dataset["preparation"]
-        options["frames"] = 1 if preparation is None else preparation["frames"]
-        if "brightness" in there:
-            options["brightness"] = preparation is not None and preparation["brightness"]
+    fixed = config.explain["fixed_camera"]
+    if name == "matching" and fixed:
+        options["neighbours"] = None
+    preparation = config.dataset["preparation"] or {}
+    of_run = {"fixed_camera": fixed, "frames": preparation.get("frames", 1), "brightness": preparation.get("brightness", False)}
+    options |= {option: value for option, value in of_run.items() if option in there}
     return options

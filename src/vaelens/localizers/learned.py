@@ -12,8 +12,7 @@ from vaelens.data.synthetic.lighting import evened, relit
 from vaelens.errors import UsageError, whole
 from vaelens.localizers.base import Localization, Localizer, as_floats
 from vaelens.localizers.head import Head, train_head
-from vaelens.localizers.matching import MatchingLocalizer
-from vaelens.localizers.signals import POSITIVE, Signals
+from vaelens.localizers.signals import Signals
 from vaelens.localizers.smoothing import smoothed
 
 _BATCH = 32
@@ -32,12 +31,9 @@ class LearnedLocalizer(Localizer):
     standardised on normal images, and the map is the exponential of their mean. Fitting takes minutes; a run keeps what was
     learned. The score is the map's maximum.
 
-    Deviations are matched with all normal images and, where the camera is not fixed, also with the nearest in latent space; of
-    the two the geometric mean counts.
-
     Args:
         model: the trained network.
-        neighbours: how many normal images are the nearest; None for a fixed camera.
+        fixed_camera: whether a place shows the same thing in every image.
         frames: of a video, how many frames the images' channels are, see `MatchingLocalizer`.
         brightness: whether every image's brightness was evened out (see `Preparation`): images with synthetic defects are then
             relit at random, and evened out as they would be.
@@ -55,21 +51,21 @@ class LearnedLocalizer(Localizer):
     def __init__(
         self,
         model: nn.Module,
-        neighbours: int | None = 20,
+        fixed_camera: bool = False,
         frames: int = 1,
         brightness: bool = False,
-        pool: int = 1600,
-        steps: int = 1200,
+        pool: int = 2000,
+        steps: int = 2000,
         seed: int = 0,
     ) -> None:
         self.model = model
-        self.neighbours = neighbours
+        self.fixed_camera = fixed_camera
         self.frames = whole("frames", frames)
         self.brightness = brightness
         self.pool = whole("pool", pool, least=2)
         self.steps = whole("steps", steps)
         self.seed = whole("seed", seed, least=0)
-        self._signals = Signals(model, self._matchings())
+        self._signals = self._new_signals()
         self._head: Head | None = None
         self._scale = self._normal = torch.empty(0)
 
@@ -77,9 +73,9 @@ class LearnedLocalizer(Localizer):
         if len(normal) < 4:
             raise UsageError(f"localizer 'learned' takes at least 4 normal images, got {len(normal)}")
         signals, masks = self._examples(normal)
-        signed = signals.shape[1] - self._positive
-        positive = torch.stack([signals[:, at].float().mean() for at in range(signed, signals.shape[1])]).clamp_min(1e-8)
-        self._scale = torch.cat([torch.ones(signed), positive])
+        signed = signals.shape[1] - self._signals.unsigned
+        unsigned = [signals[:, at].float().mean() for at in range(signed, signals.shape[1])]  # one by one, to spare memory
+        self._scale = torch.cat([torch.ones(signed), torch.stack(unsigned).clamp_min(1e-8)])
         signals /= self._scale.half()[:, None, None]
         self._head = train_head(signals, masks, self.steps, self.seed)
         clean = (~masks.flatten(1).any(1)).nonzero().flatten()[:_CLEAN]
@@ -101,7 +97,7 @@ class LearnedLocalizer(Localizer):
 
     def restore(self, normal: Tensor, state: dict[str, Tensor]) -> Self:
         weights = {name.removeprefix("head."): value for name, value in state.items() if name not in (_SCALE, _NORMAL)}
-        shapes = {_SCALE: (4 * normal.shape[1] + self._positive,), _NORMAL: (2, 2)}
+        shapes = {_SCALE: (self._signals.count(normal.shape[1]),), _NORMAL: (2, 2)}
         if any(name not in state or state[name].shape != shape for name, shape in shapes.items()):
             raise UsageError(f"the state kept of localizer '{self.name}' is not one of these images")
         head = Head(len(state[_SCALE]))
@@ -124,38 +120,27 @@ class LearnedLocalizer(Localizer):
         maps = (sum(standard) / 2).clamp_max(80).exp()
         return Localization(maps, maps.amax((1, 2)), posterior)
 
-    def _matchings(self) -> list[MatchingLocalizer]:
-        return [MatchingLocalizer(self.model, neighbours=count, frames=self.frames) for count in self._compared]
-
-    @property
-    def _compared(self) -> tuple[int | None, ...]:
-        """With how many normal images each matched deviation compares; None for all."""
-        return (None,) if self.neighbours is None else (self.neighbours, None)
-
-    @property
-    def _positive(self) -> int:
-        """How many signals have no sign."""
-        return POSITIVE + len(self._compared)
+    def _new_signals(self) -> Signals:
+        return Signals(self.model, self.fixed_camera, self.frames)
 
     def _both(self, signals: Tensor) -> tuple[Tensor, Tensor]:
         """Scaled signals (B, c, H, W) -> the head's log odds and the logarithm of the matched deviation, both (B, H, W)."""
         assert self._head is not None
         with torch.no_grad():
             odds = smoothed(self._head(signals), 1.0)
-        matched = signals[:, -len(self._compared) :].clamp_min(0)
-        return odds, (matched + _FLOOR).log().mean(1)
+        return odds, (signals[:, -1].clamp_min(0) + _FLOOR).log()
 
     def _examples(self, normal: Tensor) -> tuple[Tensor, Tensor]:
         """Signals (N, c, H, W), float16, of images with synthetic defects, and their masks (N, H, W)."""
         generator = torch.Generator("cpu").manual_seed(self.seed)
         middle = len(normal) // 2
         halves = (normal[:middle], normal[middle:])
-        prior = as_floats(normal[:: max(1, len(normal) // 512)]).mean(0, keepdim=True) if self.neighbours is None else None
+        prior = as_floats(normal[:: max(1, len(normal) // 512)]).mean(0, keepdim=True) if self.fixed_camera else None
         signals, masks = [], []
-        bytes_each = 2 * (4 * normal.shape[1] + self._positive) * normal.shape[2] * normal.shape[3]
+        bytes_each = 2 * self._signals.count(normal.shape[1]) * normal.shape[2] * normal.shape[3]
         pool = max(2, min(self.pool, _MEMORY // bytes_each))
         for mine, others in (halves, halves[::-1]):
-            compared = Signals(self.model, self._matchings()).fit(others)
+            compared = self._new_signals().fit(others)
             patches = as_floats(others[:: max(1, len(others) // 256)])
             for start in range(0, pool // 2, _BATCH):
                 count = min(_BATCH, pool // 2 - start)

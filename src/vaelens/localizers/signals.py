@@ -2,71 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from vaelens.attention.maps import resize
 from vaelens.data.brightness import quantiles
 from vaelens.localizers.attention import codes
-from vaelens.localizers.base import as_floats
-from vaelens.localizers.encoded import activations, encoded, nearest
+from vaelens.localizers.base import as_batches, as_floats
+from vaelens.localizers.encoded import nearest
 from vaelens.localizers.matching import MatchingLocalizer
 
 _NEAREST = 5
 _LEAST_SPREAD = 0.03
-POSITIVE = 4  # so many signals before those of the matchings are differences without a sign, as are those
 
 
 class Signals:
-    """Signals of images against normal ones.
+    """Signals of images against normal ones, each at the images' size.
 
-    In order, each at the images' size: the image, its reconstruction, their difference, and its difference from the mean of
-    its nearest normal images in latent space, all in units of the image's own contrast, for each channel; then the absolute
-    difference from the reconstruction, the least absolute difference from a neighbour, the differences of the first two
-    activations between image and reconstruction, and each matched deviation.
+    First, for each channel and in units of the image's own contrast: the image, and its difference from what is usual there,
+    the mean of the nearest normal images in latent space, or of all for a fixed camera. Then, without a sign: the least
+    difference from one of these neighbours, but not for a fixed camera, where many things move by themselves and no other
+    image shows them all alike; and the matched deviation from all normal images.
 
     Args:
         model: the trained network.
-        matchings: unfitted localizers of matched deviations.
+        fixed_camera: whether a place shows the same thing in every image.
+        frames: of a video, see `MatchingLocalizer`.
     """
 
-    def __init__(self, model: nn.Module, matchings: Sequence[MatchingLocalizer]) -> None:
+    def __init__(self, model: nn.Module, fixed_camera: bool = False, frames: int = 1) -> None:
         self.model = model
-        self._matchings = matchings
-        self._layers = activations(model)[:2]
-        self._codes = self._normal = torch.empty(0)
+        self.fixed_camera = fixed_camera
+        self._matching = MatchingLocalizer(model, neighbours=None, frames=frames)
+        self._codes = self._normal = self._mean = torch.empty(0)
+
+    @property
+    def unsigned(self) -> int:
+        """How many of the signals, the last ones, have no sign."""
+        return 1 if self.fixed_camera else 2
+
+    def count(self, channels: int) -> int:
+        """How many signals there are of images with so many channels."""
+        return 2 * channels + self.unsigned
 
     def fit(self, normal: Tensor) -> Self:
         """Take normal images (N, C, H, W), uint8 or float in [0, 1], to compare with. Returns itself."""
-        for matching in self._matchings:
-            matching.fit(normal)
-        self._normal = normal
-        self._codes = codes(self.model, normal)[0]
+        self._matching.fit(normal)
+        if self.fixed_camera:
+            self._mean = torch.stack([batch.sum(0) for batch in as_batches(normal)]).sum(0) / len(normal)
+        else:
+            self._normal, self._codes = normal, codes(self.model, normal)[0]
         return self
 
     def __call__(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Images (B, C, H, W), float in [0, 1] -> signals (B, 4 C + 4 + matchings, H, W), and mean and log variance (B, D)."""
-        with torch.no_grad():
-            mean, logvar, seen = encoded(self.model, self._layers, images)
-            reconstruction = self.model.decode(mean)  # type: ignore[operator]
-            neighbours = as_floats(self._normal[nearest(mean, self._codes, _NEAREST)])
-            middle, spread = _contrast(images)
-            size = images.shape[2], images.shape[3]
-            again = encoded(self.model, self._layers, reconstruction)[2]
-            differences = [(one - other).abs().mean(1) for one, other in zip(seen, again, strict=True)]
-            differences += differences[-1:] * (2 - len(differences))
-            signed = [images - middle, reconstruction - middle, images - reconstruction, images - neighbours.mean(1)]
-            positive = [
-                (images - reconstruction).abs().mean(1),
-                (images[:, None] - neighbours).abs().mean(2).amin(1),
-                *(resize(one, size) for one in differences),
-                *(matching.localize(images).maps for matching in self._matchings),
-            ]
-        signals = torch.cat([torch.cat(signed, 1) / spread, torch.stack(positive, 1)], 1)
-        return signals, (mean, logvar)
+        """Images (B, C, H, W), float in [0, 1] -> signals (B, count, H, W), and mean and log variance (B, D)."""
+        matched = self._matching.localize(images)
+        assert matched.posterior is not None
+        unsigned = [matched.maps]
+        usual = self._mean
+        if not self.fixed_camera:
+            neighbours = as_floats(self._normal[nearest(matched.posterior[0], self._codes, _NEAREST)])
+            usual = neighbours.mean(1)
+            unsigned.insert(0, (images[:, None] - neighbours).abs().mean(2).amin(1))
+        middle, spread = _contrast(images)
+        signed = torch.cat([images - middle, images - usual], 1) / spread
+        return torch.cat([signed, torch.stack(unsigned, 1)], 1), matched.posterior
 
 
 def _contrast(images: Tensor) -> tuple[Tensor, Tensor]:
