@@ -8,7 +8,7 @@ import io
 import os
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,17 @@ def texture(rng: np.random.Generator, height: int, width: int) -> Any:
     return np.clip(0.5 + 0.3 * waves + 0.03 * rng.standard_normal((height, width)), 0, 1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_learning() -> Iterator[None]:
+    """The head of localizer 'learned' sees few images for a few steps: what it finds is measured by tests of its own."""
+    from vaelens.localizers.learned import LearnedLocalizer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LearnedLocalizer, "POOL", 16)
+        patch.setattr(LearnedLocalizer, "STEPS", 4)
+        yield
+
+
 @pytest.fixture(scope="session")
 def defect_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The layout of MVTec AD: 40 normal images, 6 good and 8 with a defect of two types; sizes and formats differ."""
@@ -107,7 +118,7 @@ def folder_run(defect_root: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture
 def folder_copy(folder_run: Path, tmp_path: Path) -> Path:
     """A copy of the run on `defect_root` to write into, as it was after training."""
-    return Path(shutil.copytree(folder_run, tmp_path / "run", ignore=shutil.ignore_patterns("localizers", "report*")))
+    return Path(shutil.copytree(folder_run, tmp_path / "run", ignore=shutil.ignore_patterns("floor*", "feature*", "report*")))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,13 @@ KEPT = "feature-dictionary"
 def _no_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The run's own encoder serves the feature dictionary, whatever this machine has."""
     monkeypatch.setattr(features_module, "find_weights", lambda weights=None: None)
+
+
+@pytest.fixture
+def folder_copy(folder_copy: Path) -> Path:
+    """A run whose folder keeps nothing of any localizer."""
+    shutil.rmtree(folder_copy / "localizers")
+    return folder_copy
 
 
 @pytest.fixture
@@ -197,7 +205,7 @@ def test_the_layer_and_the_camera_of_the_run_are_the_defaults(folder_copy: Path)
 def test_which_localizers_a_run_is_evaluated_by(folder_run: Path, tiny_run: Path) -> None:
     assert suitable(RunConfig.load(tiny_run)) == ("mean-sum", "normal-difference", "deviation", "kl", "reconstruction")
     of_images = suitable(RunConfig.load(folder_run))
-    assert of_images[0] == load_run(folder_run).main_localizer == "matching"
+    assert of_images[0] == load_run(folder_run).main_localizer == "learned"
     assert of_images[-3:] == ("floor-mean", "floor-neighbours", "floor-contrast")
 
 

@@ -67,10 +67,12 @@ def family_of(config: RunConfig) -> Family:
 
 
 def localizers_of(config: RunConfig) -> tuple[str, ...]:
-    """The localizers that a run is calibrated for and evaluated by where none is named."""
+    """The localizers, quick to fit, that a run is calibrated for and evaluated by where none is named."""
     return family_of(config).localizers or (OF_CLASSES if config.of_classes else OF_IMAGES)
 
 
 def main_localizer_of(config: RunConfig) -> str:
     """The localizer that scores where none is named."""
-    return "deviation" if config.of_classes and family_of(config).posterior else localizers_of(config)[0]
+    if not family_of(config).posterior:
+        return localizers_of(config)[0]
+    return "deviation" if config.of_classes else "learned"

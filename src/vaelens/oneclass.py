@@ -123,7 +123,11 @@ def train_run(
         if not resume:
             clear(out, overwrite)
         config.save(out)
-        return _train(out, config, split, model, training, resume, progress)
+        run = _train(out, config, split, model, training, resume, progress)
+    if not config.of_classes and notice is not None:
+        notice(f"fitting localizer '{run.main_localizer}', which may take minutes")
+    run.calibration(run.main_localizer)  # so that scoring need not; stopped here, the first scoring does it
+    return run
 
 
 def calibrate(model: ConvVAE, config: RunConfig, train: Tensor, held_out: Tensor) -> dict[str, Tensor]:

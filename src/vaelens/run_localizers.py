@@ -16,7 +16,7 @@ from torch import Tensor
 from vaelens.data.files import shown
 from vaelens.errors import RunError, UsageError, unknown
 from vaelens.localizers import FLOORS, LOCALIZERS, Calibration, Localizer, build_localizer, options_of, parse_spec
-from vaelens.objective_of import FAMILIES, family_of, localizers_of
+from vaelens.objective_of import FAMILIES, family_of, localizers_of, main_localizer_of
 from vaelens.output import write_bytes, writing
 
 if TYPE_CHECKING:
@@ -66,11 +66,13 @@ def check_suits(name: str, config: RunConfig) -> None:
 
 
 def suitable(config: RunConfig) -> tuple[str, ...]:
-    """The localizers that a run is evaluated by where none is named: its own, and the floors."""
+    """The localizers that a run is evaluated by where none is named: its own, for images the main one first, and the floors."""
+    own = localizers_of(config)
     if config.of_classes:
-        return localizers_of(config)
+        return own
     several = config.dataset["preparation"]["frames"] > 1
-    return (*localizers_of(config), *(name for name in FLOORS if several or name != _MOTION))
+    main = main_localizer_of(config)
+    return (main, *(name for name in own if name != main), *(name for name in FLOORS if several or name != _MOTION))
 
 
 def read_kept(folder: Path, spec: str) -> dict[str, Tensor]:

@@ -37,8 +37,8 @@ class LearnedLocalizer(Localizer):
         frames: of a video, how many frames the images' channels are, see `MatchingLocalizer`.
         brightness: whether every image's brightness was evened out (see `Preparation`): images with synthetic defects are then
             relit at random, and evened out as they would be.
-        pool: images with synthetic defects to learn from; fewer where their signals would take more than 1 GiB.
-        steps: of training.
+        pool: images with synthetic defects to learn from, fewer where their signals would take more than 1 GiB; None: `POOL`.
+        steps: of training; None: `STEPS`.
         seed: of defects, weights and order.
 
     Raises:
@@ -46,6 +46,8 @@ class LearnedLocalizer(Localizer):
     """
 
     name: ClassVar[str] = "learned"
+    POOL: ClassVar[int] = 2000
+    STEPS: ClassVar[int] = 2000
     explains: ClassVar[str] = "a head on the VAE's signals, trained on synthetic defects alone, with the matched deviation"
 
     def __init__(
@@ -54,16 +56,16 @@ class LearnedLocalizer(Localizer):
         fixed_camera: bool = False,
         frames: int = 1,
         brightness: bool = False,
-        pool: int = 2000,
-        steps: int = 2000,
+        pool: int | None = None,
+        steps: int | None = None,
         seed: int = 0,
     ) -> None:
         self.model = model
         self.fixed_camera = fixed_camera
         self.frames = whole("frames", frames)
         self.brightness = brightness
-        self.pool = whole("pool", pool, least=2)
-        self.steps = whole("steps", steps)
+        self.pool = whole("pool", self.POOL if pool is None else pool, least=2)
+        self.steps = whole("steps", self.STEPS if steps is None else steps)
         self.seed = whole("seed", seed, least=0)
         self._signals = self._new_signals()
         self._head: Head | None = None

@@ -33,8 +33,8 @@ _COLUMNS = ("localizer", "pixel AUROC", "AP", "best IoU (oracle)", "frame AUROC"
 def make(asked: Asked, out: Path) -> Reproduced:
     """Write OUT/table1.txt, .json, .csv and .png.
 
-    Reconstruction, the paper's attention (eq. 4 and the mean sum) behind each convolution, deviation, matching and the floors;
-    single frames, unless a given run was trained on several.
+    Reconstruction, the paper's attention (eq. 4 and the mean sum) behind each convolution, deviation, matching, learned and the
+    floors; single frames, unless a given run was trained on several.
 
     Raises:
         UsageError: given runs of several data sets, or two of one seed.
@@ -63,6 +63,7 @@ def rows_of(run: Run) -> dict[str, str]:
         **{f"attention, mean sum, conv{n}": f"attention:layer=encoder.relu{n}:score=mean-sum" for n in numbers},
         "deviation": "deviation",
         "matching": "matching",
+        "learned": "learned",
         **{name: name for name in suitable(run.config) if name in FLOORS},
     }
 

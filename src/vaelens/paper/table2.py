@@ -34,6 +34,7 @@ ROWS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("attention, mean sum", "mean-sum", ""),
         ("deviation", "deviation", ""),
         ("matching", "matching", ""),
+        ("learned", "learned", ""),
         ("reconstruction", "reconstruction", ""),
         ("feature dictionary", "feature-dictionary", "feature-dictionary"),
     ),
