@@ -46,6 +46,7 @@ def test_table1(pedestrians: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         *(f"attention, eq. 4, conv{n}" for n in (1, 2, 3, 4)),
         "deviation",
         "matching",
+        "learned",
         "floor-mean",
         "floor-neighbours",
         "floor-contrast",
@@ -121,7 +122,7 @@ def test_a_stopped_table_goes_on(pedestrians: Path, tmp_path: Path, monkeypatch:
         with pytest.raises(TrainingInterrupted, match="the same call goes on"):
             call()
     (first,) = (out / "results").iterdir()
-    assert len(json.loads(first.read_text())["localizers"]) == 14
+    assert len(json.loads(first.read_text())["localizers"]) == 15
     seen = (out / "runs" / "ucsd-ped2-seed0" / "model.safetensors").stat().st_mtime_ns, first.stat().st_mtime_ns
     assert call().table is not None
     again = (out / "runs" / "ucsd-ped2-seed0" / "model.safetensors").stat().st_mtime_ns, first.stat().st_mtime_ns
@@ -140,7 +141,7 @@ def test_table2(objects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     reproduce("table2", out, root=objects, categories=("screw",), seeds=(3,), **SMALL)
     table, lines = read(out, "table2")
     assert [row["localizer"] for row in table["rows"]] == [
-        "attention, eq. 4", "attention, mean sum", "deviation", "matching", "reconstruction", "feature dictionary",
+        "attention, eq. 4", "attention, mean sum", "deviation", "matching", "learned", "reconstruction", "feature dictionary",
         "AE L2", "AE SSIM", "AnoGAN", "floor-mean", "floor-neighbours", "floor-contrast",
     ]  # fmt: skip
     assert {row["data"] for row in table["rows"]} == {"mvtec/screw"}
@@ -159,7 +160,7 @@ def test_table2(objects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     other = train_run(tmp_path / "grid", "mvtec", category="grid", root=objects, progress=False, **anomaly_runs.MVTEC["small"])
     given = reproduce("table2", tmp_path / "given", runs=[vae, other.path], progress=False)
     assert given.table is not None
-    assert [row["data"] for row in given.table["rows"]] == ["mvtec/screw"] * 9 + ["mvtec/grid"] * 9
+    assert [row["data"] for row in given.table["rows"]] == ["mvtec/screw"] * 10 + ["mvtec/grid"] * 10
     with pytest.raises(UsageError, match=r"grid, not of screw"):
         reproduce("figure6", tmp_path / "f", runs=[other.path], categories=("screw",), progress=False)
     drawn = reproduce("figure6", tmp_path / "figure6", runs=[vae, other.path], progress=False)

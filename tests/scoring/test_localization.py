@@ -61,7 +61,7 @@ def test_files_of_any_size_and_depth_become_what_the_network_sees(run: Run, spli
 
 def test_all_of_the_run_and_all_floors(evaluation: LocalizationEvaluation) -> None:
     floors = ["floor-mean", "floor-neighbours", "floor-contrast"]  # no video, so no motion
-    assert list(evaluation.localizers) == [*OF_IMAGES, *floors]
+    assert list(evaluation.localizers) == ["learned", *OF_IMAGES, *floors]
     assert set(floors) < set(FLOORS)
     result = json.loads(json.dumps(evaluation.to_dict()))
     assert result["dataset"] == "folder"
@@ -195,7 +195,7 @@ def test_the_report_has_the_table_the_floors_and_outlined_images(folder_copy: Pa
     for name in evaluation.below_floors():
         assert f"{name} is not above" in page
     table = table_of(evaluation)
-    assert table.rows[0][:2] == ("matching", evaluation.localizers["matching"].figures.auroc)
+    assert table.rows[0][:2] == ("learned", evaluation.localizers["learned"].figures.auroc)
     by_defect = per_defect_table(evaluation)
     assert by_defect is not None
     assert by_defect.columns == ("localizer", "line", "spot", "mean")
