@@ -22,6 +22,7 @@ ROWS_OF_IMAGES = {
     "normal-difference": "attention, eq. 4",
     "deviation": "deviation",
     "matching": "matching",
+    "learned": "learned",
     "reconstruction": "reconstruction diff.",
 }
 

@@ -21,7 +21,7 @@ _BEST = "encoder.relu2"  # behind the second convolution, which is the paper's b
 
 
 def make(asked: Asked, out: Path) -> Reproduced:
-    """Draw OUT/figure5.png: frame, mask, attention, deviation, matching, reconstruction difference.
+    """Draw OUT/figure5.png: frame, mask, attention, deviation, matching, learned, reconstruction difference.
 
     Raises:
         UsageError: several runs.
