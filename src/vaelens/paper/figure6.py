@@ -18,7 +18,9 @@ from vaelens.runs import Run
 
 
 def make(asked: Asked, out: Path) -> Reproduced:
-    """Draw OUT/figure6.png: a panel for each category; image, mask, attention, deviation, matching, learned, reconstruction difference.
+    """Draw OUT/figure6.png: a panel for each category.
+
+    Image, mask, attention, deviation, matching, learned, reconstruction difference.
 
     Raises:
         UsageError: several runs of one category.
