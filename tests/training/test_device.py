@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from vaelens.errors import UsageError
-from vaelens.training.device import computes_bf16, pick_accelerator, pick_precision
+from vaelens.models.precision import computes_bf16
+from vaelens.training.device import pick_accelerator, pick_precision
 
 
 @pytest.mark.parametrize("accelerator", ["cpu", "cuda", "mps"])

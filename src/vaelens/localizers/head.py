@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vaelens.training.device import computes_bf16
+from vaelens.models.precision import computes_bf16
 
 _WIDTHS = (16, 32, 64, 96, 128)
 _RATE = 2e-3

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 
 from vaelens.errors import UsageError, unknown
+from vaelens.models.precision import computes_bf16
 from vaelens.training.settings import CHOICES
 
 Precision = Literal["32-true", "bf16-mixed"]
@@ -28,17 +29,6 @@ def pick_accelerator(requested: str) -> str:
         others = " or ".join(f"'{name}'" for name, available in there.items() if available)
         raise UsageError(f"accelerator '{requested}' is not available on this machine; there is {others}, or 'auto'")
     return requested
-
-
-def computes_bf16(accelerator: str) -> bool:
-    """Whether the processor computes in bfloat16; where it only emulates that, it is slower than float32."""
-    if accelerator == "cuda":
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    if accelerator == "cpu":
-        # Older versions of torch cannot say; float32 is right everywhere.
-        capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    return False
 
 
 def pick_precision(requested: str, accelerator: str, has_bf16: Callable[[str], bool] = computes_bf16) -> Precision:
