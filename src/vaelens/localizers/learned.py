@@ -6,6 +6,7 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vaelens.data.synthetic import with_defects
 from vaelens.data.synthetic.lighting import evened, relit
@@ -28,8 +29,8 @@ class LearnedLocalizer(Localizer):
 
     Defects are drawn on the normal images in two halves, and the signals of each half come from comparing with the other, so
     that no image meets itself. In the map the head's log odds and the logarithm of the matched deviation weigh alike: each is
-    standardised on normal images, and the map is the exponential of their mean. Fitting takes minutes; a run keeps what was
-    learned. The score is the map's maximum.
+    standardised on normal images, and the map is log(1 + exp(their mean)): so many standard deviations where it is large, and
+    near 0 where nothing is. Fitting takes minutes; a run keeps what was learned. The score is the map's maximum.
 
     Args:
         model: the trained network.
@@ -119,7 +120,7 @@ class LearnedLocalizer(Localizer):
             (value - mean) / spread
             for value, (mean, spread) in zip(self._both(signals / self._scale[:, None, None]), self._normal, strict=True)
         ]
-        maps = (sum(standard) / 2).clamp_max(80).exp()
+        maps = functional.softplus(torch.stack(standard).mean(0))  # near 0 on normal pixels, and never below it
         return Localization(maps, maps.amax((1, 2)), posterior)
 
     def _new_signals(self) -> Signals:
