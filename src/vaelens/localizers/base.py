@@ -88,3 +88,11 @@ def as_floats(images: Tensor) -> Tensor:
 def as_batches(images: Tensor, batch_size: int = 128) -> Iterator[Tensor]:
     """Images (N, C, H, W), uint8 or float in [0, 1], as float batches; so many bytes need not become floats at once."""
     return map(as_floats, torch.split(images, batch_size))
+
+
+def mean_image(normal: Tensor) -> Tensor:
+    """(C, H, W), the mean of images (N, C, H, W), in [0, 1]."""
+    total = torch.zeros(normal.shape[1:], dtype=torch.float64, device=normal.device)
+    for batch in as_batches(normal):
+        total += batch.sum(0, dtype=torch.float64)
+    return (total / len(normal)).float()

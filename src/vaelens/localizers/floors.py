@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vaelens.errors import UsageError
-from vaelens.localizers.base import Localization, Localizer, as_batches
+from vaelens.localizers.base import Localization, Localizer, as_batches, mean_image
 from vaelens.localizers.smoothing import blurred, smoothed
 
 SMOOTHING = 2.0  # sigma in pixels, of every floor's map
@@ -71,7 +71,7 @@ class MeanFloor(FloorLocalizer):
 
     def fit(self, normal: Tensor) -> Self:
         super().fit(normal)
-        self.mean = _mean(normal)
+        self.mean = mean_image(normal)
         return self
 
     def difference(self, images: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class NeighboursFloor(FloorLocalizer):
     def fit(self, normal: Tensor) -> Self:
         super().fit(normal)
         self.normal = normal
-        self.mean = _mean(normal)
+        self.mean = mean_image(normal)
         self.squares = torch.cat([part.square().sum(1) for part in self._centred(normal)])
         return self
 
@@ -149,11 +149,3 @@ class MotionFloor(FloorLocalizer):
     def difference(self, images: Tensor) -> Tensor:
         frame = images.shape[1] // 2
         return (images[:, frame] - images[:, frame - 1]).abs()
-
-
-def _mean(normal: Tensor) -> Tensor:
-    """(C, H, W), the mean of images (N, C, H, W), in [0, 1]."""
-    total = torch.zeros(normal.shape[1:], dtype=torch.float64, device=normal.device)
-    for batch in as_batches(normal):
-        total += batch.sum(0, dtype=torch.float64)
-    return (total / len(normal)).float()

@@ -84,8 +84,8 @@ class LearnedLocalizer(Localizer):
         clean = (~masks.flatten(1).any(1)).nonzero().flatten()[:_CLEAN]
         if not len(clean):
             raise UsageError(f"localizer 'learned' drew a defect on each of {len(masks)} images; raise pool")
-        both = torch.stack([torch.stack(self._both(signals[at : at + 1].float())) for at in clean.tolist()])
-        self._normal = torch.stack([both.mean((0, 2, 3, 4)), both.std((0, 2, 3, 4)).clamp_min(_LEAST_SPREAD)], 1)
+        both = torch.cat([torch.stack(self._both(batch.float())) for batch in torch.split(signals[clean], _BATCH)], 1)
+        self._normal = torch.stack([both.mean((1, 2, 3)), both.std((1, 2, 3)).clamp_min(_LEAST_SPREAD)], 1)
         self._signals.fit(normal)
         return self
 

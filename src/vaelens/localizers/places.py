@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -46,13 +47,17 @@ class Places:
         parts = [_projected(batch, mean, components, block, step) for batch in features]
         return cls(mean, components, torch.cat(parts, 2), block, step, window)
 
+    @cached_property
+    def _squares(self) -> Tensor:
+        """Squared lengths of the patches, (h, w, M): the same for every batch."""
+        return self.patches.square().sum(3)
+
     def distances(self, features: Tensor) -> Tensor:
         """Feature maps (B, n, h, w) -> least distance to what is remembered around each block: (B, ceil(h/b), ceil(w/b))."""
         asked = _projected(features, self.mean, self.components, self.block, self.block)
         rows, columns, count, _ = asked.shape
         stride = self.block // self.step
         reach = self.window * stride
-        squares = self.patches.square().sum(3)
         least = torch.full((rows, columns, count), torch.inf)
         for y in range(rows):
             for there in range(max(0, y * stride - reach), min(len(self.patches), y * stride + reach + 1)):
@@ -62,7 +67,7 @@ class Places:
                     patches = self.patches[there, seen]
                     beside = slice(first, first + len(patches))
                     # |a - b|^2 by a matrix product; what cancels is far below the distances that matter
-                    norms = squares[there, seen, :, None]
+                    norms = self._squares[there, seen, :, None]
                     crossed = torch.baddbmm(norms, patches, asked[y, beside].transpose(1, 2), alpha=-2)
                     least[y, beside] = torch.minimum(least[y, beside], crossed.amin(1))
         return (least + asked.square().sum(3)).clamp_min(0).sqrt().permute(2, 0, 1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vaelens.data.brightness import quantiles
 from vaelens.localizers.attention import codes
-from vaelens.localizers.base import as_batches, as_floats
+from vaelens.localizers.base import as_floats, mean_image
 from vaelens.localizers.encoded import nearest
 from vaelens.localizers.matching import MatchingLocalizer
 
@@ -50,7 +50,7 @@ class Signals:
         """Take normal images (N, C, H, W), uint8 or float in [0, 1], to compare with. Returns itself."""
         self._matching.fit(normal)
         if self.fixed_camera:
-            self._mean = torch.stack([batch.sum(0) for batch in as_batches(normal)]).sum(0) / len(normal)
+            self._mean = mean_image(normal)
         else:
             self._normal, self._codes = normal, codes(self.model, normal)[0]
         return self

@@ -12,6 +12,7 @@ from vaelens.data.images import ImageSet, to_float
 from vaelens.data.synthetic import with_defects
 from vaelens.data.synthetic.lighting import evened
 from vaelens.errors import UsageError
+from vaelens.localizers.base import mean_image
 from vaelens.runs import Run
 from vaelens.scoring.localization import LocalizationEvaluation, measure_all
 
@@ -67,7 +68,7 @@ def synthetic_test(run: Run, images: int = IMAGES, seed: int = SEED) -> tuple[Im
     generator = torch.Generator("cpu").manual_seed(seed)
     normal = run.normal_images
     fixed = run.config.explain["fixed_camera"]
-    prior = normal.float().mean(0, keepdim=True) / 255 if fixed else None
+    prior = mean_image(normal)[None] if fixed else None
     patches = to_float(normal[:: max(1, len(normal) // 512)])
     frames = preparation.frames
     drawn, masks = with_defects(to_float(held_out[chosen]), patches, generator, prior=prior, frames=frames)
