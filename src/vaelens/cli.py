@@ -20,7 +20,8 @@ from vaelens.console import (
     say,
 )
 from vaelens.errors import DataError, UsageError
-from vaelens.printed import print_evaluation, print_localization
+from vaelens.output import identity
+from vaelens.printed import print_evaluation, print_fired, print_localization, print_trained
 
 if TYPE_CHECKING:
     from vaelens.runs import Run
@@ -150,7 +151,7 @@ def train(
         "logger": logger,
         "seed": seed,
     }
-    before = _identity(out / CONFIG)
+    before = identity(out / CONFIG)
     try:
         run = train_run(
             out,
@@ -176,22 +177,14 @@ def train(
             **settings,
         )
     except (TrainingInterrupted, Stopped) as error:
-        if not resume and _identity(out / CONFIG) == before:  # stopped before it made anything
+        if not resume and identity(out / CONFIG) == before:  # stopped before it made anything
             raise
         say(f"vaelens: error: {error}; go on with: {train_command(dataset, out, '--resume')}")
         raise typer.Exit(128 + error.number if isinstance(error, Stopped) else error.exit_code) from error
     if json:
         print_json({"run": str(run.path), **run.metrics})
         return
-    metrics = run.metrics
-    loss = metrics["losses"].get("val/loss", metrics["losses"]["train/loss"])
-    done = f"{run.path}: {metrics['epochs']} epochs in {metrics['seconds']:.0f} s"
-    if not run.has_posterior:
-        print(f"{done}, loss {loss:.4g}; localizer {run.main_localizer}")
-        return
-    print(f"{done}, held-out loss {loss:.2f} nats per image,")
-    print(f"{metrics['active_latents']} of {run.model.latent_dim} latents active; layer {run.attention.layer} by ", end="")
-    print(run.attention.method.replace("_", " "))
+    print_trained(run)
 
 
 @app.command(epilog="Example: vaelens explain runs/ones seven.png --out explained   (or mnist/test/00000 for a test image)")
@@ -209,7 +202,6 @@ def explain(
     json: Json = False,
 ) -> None:
     """For each image the maps of all latents on one colour scale, and which latents fired."""
-    from vaelens.data.files import shown
     from vaelens.runs import load_run
     from vaelens.scoring.explain import explain as explain_images
     from vaelens.scoring.sources import Source
@@ -220,11 +212,7 @@ def explain(
     if json:
         print_json(result.to_dict())
         return
-    for i, name in enumerate(result.names):
-        z_scores = result.explanation.z_scores[i]
-        fired = sorted(result.explanation.fired[i].nonzero().flatten().tolist(), key=lambda d: -abs(float(z_scores[d])))
-        listed = ", ".join(f"z{d} ({float(z_scores[d]):+.1f} sd)" for d in fired) or "no latent"
-        print(f"{shown(name)}: {listed} fired; {result.files[i]}")
+    print_fired(result)
     print(f"report   {result.report}")
 
 
@@ -394,15 +382,6 @@ def reproduce(
         print(f"wrote    {file}")
 
 
-def _identity(file: Path) -> tuple[int, int] | None:
-    """What tells a file from another in its place; None where there is none."""
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns
-
-
 def main() -> None:
     """The entry point of the `vaelens` command."""
     mend_streams()
@@ -417,7 +396,3 @@ def _in_a_folder() -> Any:
     except OSError as error:
         raise DataError(f"the current folder cannot be read ({error.strerror}); change to another") from None
     return app(standalone_mode=False)
-
-
-if __name__ == "__main__":
-    main()

@@ -124,9 +124,10 @@ def train_run(
             clear(out, overwrite)
         config.save(out)
         run = _train(out, config, split, model, training, resume, progress)
-    if not config.of_classes and notice is not None:
-        notice(f"fitting localizer '{run.main_localizer}', which may take minutes")
-    run.calibration(run.main_localizer)  # so that scoring need not; stopped here, the first scoring does it
+    if run.main_localizer not in localizers_of(config):  # which were fitted and calibrated with the run
+        if notice is not None:
+            notice(f"fitting localizer '{run.main_localizer}', which may take minutes")
+        run.calibration(run.main_localizer)  # so that scoring need not; stopped here, the first scoring does it
     return run
 
 

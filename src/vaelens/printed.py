@@ -1,4 +1,4 @@
-"""Evaluations as tables on stdout."""
+"""What came of a command, on stdout: lines, and evaluations as tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,32 @@ from vaelens.console import print_table
 if TYPE_CHECKING:
     from vaelens.runs import Run
     from vaelens.scoring.evaluate import Evaluation
+    from vaelens.scoring.explain import Explained
     from vaelens.scoring.localization import LocalizationEvaluation
+
+
+def print_trained(run: Run) -> None:
+    """What training came to."""
+    metrics = run.metrics
+    loss = metrics["losses"].get("val/loss", metrics["losses"]["train/loss"])
+    done = f"{run.path}: {metrics['epochs']} epochs in {metrics['seconds']:.0f} s"
+    if not run.has_posterior:
+        print(f"{done}, loss {loss:.4g}; localizer {run.main_localizer}")
+        return
+    print(f"{done}, held-out loss {loss:.2f} nats per image,")
+    print(f"{metrics['active_latents']} of {run.model.latent_dim} latents active; layer {run.attention.layer} by ", end="")
+    print(run.attention.method.replace("_", " "))
+
+
+def print_fired(result: Explained) -> None:
+    """For each image the latents that fired, the farthest from normal first."""
+    from vaelens.data.files import shown
+
+    for i, name in enumerate(result.names):
+        z_scores = result.explanation.z_scores[i]
+        fired = sorted(result.explanation.fired[i].nonzero().flatten().tolist(), key=lambda d: -abs(float(z_scores[d])))
+        listed = ", ".join(f"z{d} ({float(z_scores[d]):+.1f} sd)" for d in fired) or "no latent"
+        print(f"{shown(name)}: {listed} fired; {result.files[i]}")
 
 
 def print_localization(result: LocalizationEvaluation) -> None:
