@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from vaelens.attention.encoding import weighted_sum
 from vaelens.attention.latent_attention import LatentAttention
@@ -179,11 +180,10 @@ class Deviation:
         k = min(self.neighbours + first, count)
         nearest = self._distances(mean).topk(k, dim=1, largest=False).indices[:, first:]
         weights = self._weights(mean, nearest)
-        # One neighbour at a time: all at once would hold k feature maps per image.
-        reference = torch.zeros(len(mean), *self.features.shape[1:], dtype=self.features.dtype, device=self.features.device)
-        for j in range(nearest.shape[1]):
-            reference += weights[:, j, None, None, None].to(reference.dtype) * self.features[nearest[:, j]]
-        return reference
+        # A bag of rows each: gathering them first would hold k feature maps per image, adding them one by one reads them twice.
+        rows = self.features.flatten(1)
+        bags = embedding_bag(nearest, rows, per_sample_weights=weights.to(rows.dtype), mode="sum")
+        return bags.view(len(mean), *self.features.shape[1:])
 
     def _distances(self, mean: Tensor) -> Tensor:
         """(B, D) -> (B, N), to the code of each normal image; half precision has no such kernel on the CPU."""

@@ -7,11 +7,16 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
-from vaelens.attention.variants import channel_weights
+from vaelens.attention.entrance import Entrance, entrance
+from vaelens.attention.variants import channel_weights, needs_full_gradient
 from vaelens.errors import UsageError
 
 log = logging.getLogger("vaelens.attention")
+
+_WORTH = 4  # scalars; for fewer, holding the short way against autograd costs more than it saves
+_ROUNDING = 1e-3  # between the two, relative to the largest weight
 
 
 def vjp_weights(
@@ -47,9 +52,18 @@ def vjp_weights(
     batch, latents = targets[0].shape
     given = [cotangents[name] for name in names]
     seeds = [c.unsqueeze(1).expand(-1, batch, latents) if c.ndim == 2 else c.transpose(0, 1) for c in given]
+    seeds = [seed.to(target.dtype) for seed, target in zip(seeds, targets, strict=True)]
+    short = None
+    if rows >= _WORTH and not create_graph and not needs_full_gradient(variant):
+        short = _confirmed(entrance(features, dict(zip(names, targets, strict=True))), targets, features, seeds)
     weights = []
     for start in range(0, rows, per_chunk):
-        piece = [seed[start : start + per_chunk].to(t.dtype) for seed, t in zip(seeds, targets, strict=True)]
+        piece = [seed[start : start + per_chunk] for seed in seeds]
+        if short is not None:
+            behind = _gradient(targets, short.output, piece, create_graph)
+            assert behind is not None  # as for the row that it was tried on
+            weights.append(short.weights(behind))
+            continue
         gradient = _gradient(targets, features, piece, create_graph)
         if gradient is None:
             if "mean" in names:
@@ -59,23 +73,39 @@ def vjp_weights(
     return torch.cat(weights).transpose(0, 1)
 
 
-def _gradient(targets: list[Tensor], features: Tensor, seeds: list[Tensor], create_graph: bool) -> Tensor | None:
-    """Seeds (R, B, D) for each target -> gradient (R, B, n, h, w) by the features; None where there is no dependence."""
+def _confirmed(short: Entrance | None, targets: list[Tensor], features: Tensor, seeds: list[Tensor]) -> Entrance | None:
+    """The short way, if autograd's whole way gives the same for all scalars together: a hook may change a gradient."""
+    if short is None:
+        return None
+    row = [seed.sum(0) for seed in seeds]
+    whole = _grad(targets, features, row, create_graph=False, batched=False)
+    behind = _grad(targets, short.output, row, create_graph=False, batched=False)
+    if whole is None or behind is None:
+        return None
+    expected = channel_weights(whole, "cvpr")
+    largest = expected.abs().max()
+    return short if (short.weights(behind) - expected).abs().max() <= _ROUNDING * largest else None
+
+
+def _gradient(targets: list[Tensor], of: Tensor | GradientEdge, seeds: list[Tensor], create_graph: bool) -> Tensor | None:
+    """Seeds (R, B, D) for each target -> gradient (R, B, n, h, w) by a feature map; None where there is no dependence."""
     if seeds[0].shape[0] > 1:
         try:
-            return _grad(targets, features, seeds, create_graph, batched=True)
+            return _grad(targets, of, seeds, create_graph, batched=True)
         except RuntimeError as error:
             log.info("batched products are not possible here (%s); one backward pass per latent instead", error)
     rows = ([seed[i].contiguous() for seed in seeds] for i in range(seeds[0].shape[0]))
-    each = [_grad(targets, features, row, create_graph, batched=False) for row in rows]
+    each = [_grad(targets, of, row, create_graph, batched=False) for row in rows]
     return None if each[0] is None else torch.stack([gradient for gradient in each if gradient is not None])
 
 
-def _grad(targets: list[Tensor], features: Tensor, seeds: list[Tensor], create_graph: bool, batched: bool) -> Tensor | None:
+def _grad(
+    targets: list[Tensor], of: Tensor | GradientEdge, seeds: list[Tensor], create_graph: bool, batched: bool
+) -> Tensor | None:
     # autograd.grad, and not backward: it leaves every .grad alone.
     gradient: Tensor | None = torch.autograd.grad(
         targets,
-        features,
+        of,
         grad_outputs=seeds,
         retain_graph=True,
         create_graph=create_graph,
