@@ -225,6 +225,7 @@ def score(
     false_alarms: Annotated[float, typer.Option(help="share of normal images that may be flagged")] = 0.05,
     batch_size: Annotated[int, typer.Option(help="images at once")] = 64,
     pictures: Annotated[bool, typer.Option(help="write masks and overlays")] = True,
+    cards: Annotated[int, typer.Option(help="images that the report shows at most, 500 or fewer")] = 200,
     root: Root = None,
     convert: Convert = False,
     overwrite: Overwrite = False,
@@ -250,6 +251,7 @@ def score(
             false_alarms=false_alarms,
             batch_size=batch_size,
             pictures=pictures,
+            cards=cards,
             overwrite=overwrite,
             progress=progress,
         )

@@ -268,13 +268,18 @@ class Run:
                     keep(self.path, spec, localizer, self._calibrations[spec])
         return self._calibrations[spec]
 
-    def reconstruct(self, images: Tensor) -> Tensor:
-        """The decoder's image of the posterior mean: (B, C, H, W) -> (B, C, H, W), values in [0, 1]."""
+    def reconstruct(self, images: Tensor, mean: Tensor | None = None) -> Tensor:
+        """The decoder's image of the posterior mean: (B, C, H, W) -> (B, C, H, W), values in [0, 1].
+
+        Args:
+            images: float in [0, 1].
+            mean: (B, D), their posterior means, where they are known; None: encode the images.
+        """
         _check_floats(images)
         if not self.reconstructs:
             raise UsageError("a run of objective 'anogan' reconstructs nothing: its network has no encoder")
         with torch.no_grad():
-            return self.model.decode(self.model.encode(images)[0])
+            return self.model.decode(self.model.encode(images)[0] if mean is None else mean)
 
 
 def load_run(path: str | Path) -> Run:

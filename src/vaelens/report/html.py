@@ -21,9 +21,10 @@ from vaelens.report.wording import column, flat_settings, is_number, number, one
 # What the pictures of one report may take in all; the page around 500 cards adds about a megabyte.
 BUDGET = 13_500_000
 _LEAST_FOR_GALLERY = 2_000_000
+MOST_CARDS = 500
 
 
-def render(report: Report, *, most: int = 500, seed: int = 0) -> str:
+def render(report: Report, *, most: int = MOST_CARDS, seed: int = 0) -> str:
     """The report as the text of an HTML file; the same report gives the same text.
 
     Args:
@@ -79,7 +80,7 @@ def render(report: Report, *, most: int = 500, seed: int = 0) -> str:
     )
 
 
-def write_report(report: Report, path: str | os.PathLike[str], *, most: int = 500, seed: int = 0) -> Path:
+def write_report(report: Report, path: str | os.PathLike[str], *, most: int = MOST_CARDS, seed: int = 0) -> Path:
     """Write `render(report)` to a file. The file appears whole or not at all; missing folders are made.
 
     Args:

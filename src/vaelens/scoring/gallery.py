@@ -48,7 +48,11 @@ def cards(
         labels: B classes, where known.
         truth: (B, H, W), bool, where the images are truly abnormal, where known.
     """
-    reconstructions = run.visible(run.reconstruct(to_float(images))) if run.reconstructs else None
+    reconstructions = None
+    if run.reconstructs:
+        # What explained the images has encoded them already.
+        mean = None if explanation is None else explanation.maps.mean
+        reconstructions = run.visible(run.reconstruct(to_float(images), mean))
     images = run.visible(images)
     return [
         ReportImage(

@@ -19,10 +19,12 @@ from vaelens.localizers.attention import codes
 from vaelens.output import check_free, result_folder, write_bytes, write_json, writing
 from vaelens.report.colour import common_limit, encode_png, overlay
 from vaelens.report.content import Report, ReportImage, Table
-from vaelens.report.html import write_report
+from vaelens.report.html import MOST_CARDS, write_report
 from vaelens.runs import FALSE_ALARMS, Run, Verdict
-from vaelens.scoring.gallery import cards, picture, unreadable
-from vaelens.scoring.shown import Shown
+from vaelens.scoring.ahead import ahead
+from vaelens.scoring.gallery import cards as cards_of
+from vaelens.scoring.gallery import picture, unreadable
+from vaelens.scoring.shown import MOST, Shown
 from vaelens.scoring.sources import Loaded, Source, as_text
 
 _CARDS = 64  # cards made at once
@@ -109,6 +111,7 @@ def score(
     false_alarms: float = FALSE_ALARMS,
     batch_size: int = 64,
     pictures: bool = True,
+    cards: int = MOST,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Scored:
@@ -125,24 +128,27 @@ def score(
         false_alarms: share of normal images that may be flagged.
         batch_size: images at once.
         pictures: whether to write masks and overlays.
+        cards: images that the report shows at most: those of highest score, a few drawn from the others and a few that could
+            not be read. The table has all.
         overwrite: replace a folder of results that is there.
         progress: called with images done and images in all.
 
     Raises:
-        UsageError: an unknown localizer, a rate outside (0, 1), a folder that is not free or holds the images.
+        UsageError: an unknown localizer, a rate outside (0, 1), cards that are no number from 1 to 500, a folder that is not
+            free or holds the images.
         DataError: not one of the images can be read.
     """
     check_free(out, "score", overwrite)
     source.check_apart(out)
     batch_size = whole("batch_size", batch_size)
+    shown: Shown[_Seen] = Shown(whole("cards", cards, most=MOST_CARDS))
     localizer = localizer or run.main_localizer
     calibration = run.calibration(localizer)
     thresholds = calibration.score_threshold(false_alarms), calibration.pixel_threshold(false_alarms)
     rows: list[Row] = []
-    shown: Shown[_Seen] = Shown()
     with result_folder(out, "score", overwrite) as folder:
         drawn = _Pictures.of(folder, source, calibration) if pictures else None
-        for batch in source.batches(batch_size):
+        for batch in ahead(source.batches(batch_size)):
             good = [one for one in batch if one.image is not None]
             found = iter(_score_batch(run, good, localizer, false_alarms, drawn))
             for one in batch:
@@ -240,7 +246,7 @@ def _cards(run: Run, result: Scored, shown: Sequence[_Seen], calibration: Calibr
             )
             explanation = run.explain(to_float(images)) if run.has_posterior else None
             names, labels = [one.name for one in good], [one.label for one in good]
-            found = iter(cards(run, names, images, verdict, explanation, labels))
+            found = iter(cards_of(run, names, images, verdict, explanation, labels))
         for one in batch:
             yield next(found) if one.error is None else unreadable(one.name, one.error)
 
