@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from vaelens.errors import VaelensError
-from vaelens.oneclass import train_run
 from vaelens.runs import METRICS
+from vaelens.runs.train import train_run
 from vaelens.scoring.evaluate import evaluate
 
 

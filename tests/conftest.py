@@ -39,7 +39,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on embedded digits: digit 1, 8 latents, 3 epochs. Copy it before writing into it."""
-    from vaelens.oneclass import train_run
+    from vaelens.runs.train import train_run
 
     out = tmp_path_factory.mktemp("run") / "tiny"
     train_run(out, "digits", epochs=3, batch_size=32, latent_dim=8, progress=False)
@@ -107,7 +107,7 @@ def defect_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def folder_run(defect_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on `defect_root`: 20 images of 32x32, 20 more held out, 8 latents, 2 epochs. Copy it before writing into it."""
-    from vaelens.oneclass import train_run
+    from vaelens.runs.train import train_run
 
     out = tmp_path_factory.mktemp("folder") / "run"
     options: dict[str, Any] = {"size": 32, "network": "compact", "held_out": 0.5, "latent_dim": 8}
@@ -141,7 +141,7 @@ def small_mnist(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="session")
 def mnist_runs(small_mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """Runs on real MNIST digits 1 and 3, cut short, 1 epoch each."""
-    from vaelens.oneclass import train_run
+    from vaelens.runs.train import train_run
 
     out = tmp_path_factory.mktemp("mnist-runs")
     for digit in (1, 3):

@@ -136,7 +136,7 @@ def test_stopped_before_it_began_a_training_speaks_of_its_own_run_alone(
         signal.raise_signal(signal.SIGINT)
 
     before = (tiny_copy / "config.yaml").read_bytes()
-    monkeypatch.setattr("vaelens.oneclass.load_split", stopped)
+    monkeypatch.setattr("vaelens.runs.train.load_split", stopped)
     done = cli("train", "digits", "--epochs", 5, "--out", tiny_copy, "--quiet", *how)
     assert done.code == 130
     assert done.err.startswith("vaelens: ")
@@ -147,14 +147,14 @@ def test_stopped_before_it_began_a_training_speaks_of_its_own_run_alone(
 def test_reproduce_says_how_to_go_on(
     cli: Callable[..., Any], small_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vaelens import oneclass
+    from vaelens.runs import train
 
     def stopped(*_: object, **__: object) -> None:
         signal.raise_signal(signal.SIGTERM)
 
     arguments = ("reproduce", "figure1", "--root", small_mnist, "--epochs", 1, "--out", tmp_path / "f", "--quiet")
     with monkeypatch.context() as patch:
-        patch.setattr(oneclass, "calibrate", stopped)
+        patch.setattr(train, "calibrate", stopped)
         done = cli(*arguments)
     assert done.code == 128 + signal.SIGTERM
     assert "the same call goes on" in done.err

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from vaelens.localizers import FLOORS
-from vaelens.oneclass import train_run
-from vaelens.run_data import load_defects
 from vaelens.runs import Run
+from vaelens.runs.data import load_defects
+from vaelens.runs.train import train_run
 from vaelens.scoring.local import score
 from vaelens.scoring.localization import LocalizationEvaluation, evaluate_localization
 from vaelens.scoring.sources import Source

@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 from vaelens.data.images import to_float
 from vaelens.demo import run_demo
 from vaelens.errors import RunError, UsageError, VaelensError
-from vaelens.objective_of import OF_CLASSES
-from vaelens.oneclass import load_split, train_run
 from vaelens.output import MARK, OutputError, result_folder, write_bytes
 from vaelens.runs import Run, load_run
+from vaelens.runs.objective import OF_CLASSES
+from vaelens.runs.train import load_split, train_run
 from vaelens.scoring.evaluate import evaluate
 from vaelens.scoring.evaluation_report import write_evaluation
 from vaelens.scoring.explain import explain

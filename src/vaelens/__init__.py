@@ -14,8 +14,8 @@ from vaelens._version import __version__
 
 if TYPE_CHECKING:
     from vaelens.attention import LatentAttention, LatentMaps
-    from vaelens.oneclass import train_run
     from vaelens.runs import Run, load_run
+    from vaelens.runs.train import train_run
 
 __all__ = ["LatentAttention", "LatentMaps", "Run", "__version__", "load_run", "train_run"]
 
@@ -24,7 +24,7 @@ _HOME = {
     "LatentMaps": "vaelens.attention",
     "Run": "vaelens.runs",
     "load_run": "vaelens.runs",
-    "train_run": "vaelens.oneclass",
+    "train_run": "vaelens.runs.train",
 }
 _ROOMS = ("attention", "data", "localizers", "metrics", "models", "objectives", "paper", "report", "scoring", "training")
 

@@ -134,8 +134,8 @@ def train(
     Stopped at any moment (Ctrl-C, kill, power), the same command with --resume goes on from the last epoch and comes to
     the same weights.
     """
-    from vaelens.oneclass import train_run
-    from vaelens.run_config import CONFIG, train_command
+    from vaelens.runs.config import CONFIG, train_command
+    from vaelens.runs.train import train_run
     from vaelens.training.result import TrainingInterrupted
 
     settings: dict[str, Any] = {
@@ -306,7 +306,7 @@ def evaluate(
 def _evaluate_localization(
     run: Run, names: list[str] | None, synthetic: bool, root: Path | None, json: bool, quiet: bool
 ) -> None:
-    from vaelens.run_data import load_defects
+    from vaelens.runs.data import load_defects
     from vaelens.scoring.localization import evaluate_localization
     from vaelens.scoring.localization_report import write_localization
     from vaelens.scoring.synthetic import evaluate_synthetic

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vaelens.oneclass import train_run
 from vaelens.output import result_folder, write_bytes
 from vaelens.paper.anomaly_rows import anomaly_panel
 from vaelens.paper.figure4 import SHOWN, first_of
@@ -14,8 +13,9 @@ from vaelens.report.content import Figure
 from vaelens.report.figures import figure4
 from vaelens.report.html import write_report
 from vaelens.report.sheet import to_png
-from vaelens.run_data import load_classes
 from vaelens.runs import Run, load_run
+from vaelens.runs.data import load_classes
+from vaelens.runs.train import train_run
 from vaelens.scoring.evaluate import Evaluation, evaluate
 from vaelens.scoring.evaluation_report import evaluation_report
 from vaelens.scoring.explain import explain

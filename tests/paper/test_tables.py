@@ -14,14 +14,14 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from vaelens.data.images import to_float
 from vaelens.errors import DataError, UsageError
 from vaelens.localizers import AnoGANLocalizer
-from vaelens.oneclass import train_run
 from vaelens.paper import anomaly_runs, kept, reproduce, trained
 from vaelens.paper.asked import Asked
 from vaelens.paper.figure5 import most_masked
 from vaelens.paper.figure6 import first_of_each
 from vaelens.paper.rows import FIGURES
-from vaelens.run_data import load_defects
 from vaelens.runs import load_run
+from vaelens.runs.data import load_defects
+from vaelens.runs.train import train_run
 from vaelens.training.result import TrainingInterrupted
 
 PNG = b"\x89PNG"

@@ -17,10 +17,10 @@ from vaelens.data.images import to_float
 from vaelens.errors import UsageError
 from vaelens.localizers import FLOORS
 from vaelens.metrics.localization import PixelFigures, PixelMetrics, PixelResult
-from vaelens.objective_of import OF_IMAGES
 from vaelens.report.wording import number
-from vaelens.run_data import load_defects
 from vaelens.runs import Run, load_run
+from vaelens.runs.data import load_defects
+from vaelens.runs.objective import OF_IMAGES
 from vaelens.scoring.local import score
 from vaelens.scoring.localization import LocalizationEvaluation, LocalizerResult, evaluate_localization
 from vaelens.scoring.localization_report import per_defect_table, table_of, write_localization

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 
 from vaelens.models import build
-from vaelens.objective_of import family_of
 from vaelens.paper.asked import Asked
 from vaelens.paper.trained import Recipe
-from vaelens.run_config import RunConfig
-from vaelens.run_data import load_split
+from vaelens.runs.config import RunConfig
+from vaelens.runs.data import load_split
+from vaelens.runs.objective import family_of
 from vaelens.training.device import pick_accelerator, pick_precision
 from vaelens.training.process import plain_warnings, quiet, unchanged_globals
 from vaelens.training.settings import TrainSettings

@@ -14,8 +14,8 @@ from vaelens.paper.mnist_runs import runs_for
 from vaelens.paper.result import Reproduced
 from vaelens.report.figures import figure1
 from vaelens.report.sheet import to_png
-from vaelens.run_data import load_classes
 from vaelens.runs import Run
+from vaelens.runs.data import load_classes
 from vaelens.scoring.gallery import pictures
 
 DIGITS = (3,)

@@ -15,8 +15,8 @@ from vaelens.paper.mnist_runs import runs_for
 from vaelens.paper.result import Reproduced
 from vaelens.report.figures import figure4
 from vaelens.report.sheet import to_png
-from vaelens.run_data import load_classes
 from vaelens.runs import Run
+from vaelens.runs.data import load_classes
 
 DIGITS = (1, 3)
 SHOWN = (7, 2, 4, 9, 5)

@@ -13,8 +13,8 @@ from vaelens.paper.asked import VIDEOS, Asked
 from vaelens.paper.result import Reproduced
 from vaelens.report.figures import figure4
 from vaelens.report.sheet import to_png
-from vaelens.run_data import load_defects
 from vaelens.runs import Run
+from vaelens.runs.data import load_defects
 
 CLIPS = 6
 _BEST = "encoder.relu2"  # behind the second convolution, which is the paper's best

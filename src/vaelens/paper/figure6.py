@@ -13,8 +13,8 @@ from vaelens.paper.asked import Asked
 from vaelens.paper.result import Reproduced
 from vaelens.report.figures import Panel, figure4
 from vaelens.report.sheet import to_png
-from vaelens.run_data import load_defects
 from vaelens.runs import Run
+from vaelens.runs.data import load_defects
 
 
 def make(asked: Asked, out: Path) -> Reproduced:

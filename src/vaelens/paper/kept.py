@@ -12,9 +12,9 @@ from typing import Any
 from vaelens._version import __version__
 from vaelens.output import write_json, writing
 from vaelens.paper.asked import Asked
-from vaelens.run_data import load_defects
-from vaelens.run_folder import MODEL
 from vaelens.runs import Run
+from vaelens.runs.data import load_defects
+from vaelens.runs.folder import MODEL
 from vaelens.scoring.localization import evaluate_localization
 
 FOLDER = "results"

@@ -23,8 +23,8 @@ from vaelens.paper.written import (
     without_empty,
     write_table,
 )
-from vaelens.run_localizers import suitable
 from vaelens.runs import Run
+from vaelens.runs.localizers import suitable
 
 _PAPERS = "ucsd-ped1"
 _COLUMNS = ("localizer", "pixel AUROC", "AP", "best IoU (oracle)", "frame AUROC", "paper: AUROC", "reproduction: AUROC")

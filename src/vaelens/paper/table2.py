@@ -24,8 +24,8 @@ from vaelens.paper.written import (
     without_empty,
     write_table,
 )
-from vaelens.run_localizers import suitable
 from vaelens.runs import Run
+from vaelens.runs.localizers import suitable
 
 # By objective of the run: label, localizer, and the method's name where the paper has it too.
 ROWS: dict[str, tuple[tuple[str, str, str], ...]] = {

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from vaelens.errors import UsageError
-from vaelens.new_run import configured
-from vaelens.oneclass import train_run
 from vaelens.paper.asked import Asked
-from vaelens.run_config import CONFIG, RunConfig
-from vaelens.run_folder import METRICS
 from vaelens.runs import Run
+from vaelens.runs.config import CONFIG, RunConfig
+from vaelens.runs.folder import METRICS
+from vaelens.runs.new import configured
+from vaelens.runs.train import train_run
 
 _OF_RUN = (
     *("normal", "category", "held_out", "size", "frames", "brightness", "fixed_camera"),

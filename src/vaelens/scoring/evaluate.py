@@ -12,9 +12,9 @@ from torch import Tensor
 
 from vaelens.data.images import ImageSet
 from vaelens.metrics import auroc
-from vaelens.run_data import load_classes
-from vaelens.run_localizers import suitable
 from vaelens.runs import FALSE_ALARMS, Run
+from vaelens.runs.data import load_classes
+from vaelens.runs.localizers import suitable
 
 
 @dataclass(frozen=True)

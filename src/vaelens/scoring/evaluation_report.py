@@ -14,8 +14,8 @@ from vaelens.report.charts import auroc_bars, score_histogram
 from vaelens.report.content import Figure, Report, ReportImage, Table
 from vaelens.report.html import write_report
 from vaelens.report.sheet import to_png
-from vaelens.run_data import load_classes
 from vaelens.runs import FALSE_ALARMS, Run
+from vaelens.runs.data import load_classes
 from vaelens.scoring.evaluate import Evaluation
 from vaelens.scoring.gallery import cards
 

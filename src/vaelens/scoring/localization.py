@@ -15,8 +15,8 @@ from vaelens.errors import UsageError
 from vaelens.localizers import FLOORS, Localizer
 from vaelens.metrics import PixelMetrics
 from vaelens.metrics.localization import PixelResult
-from vaelens.run_localizers import suitable
 from vaelens.runs import FALSE_ALARMS, Run
+from vaelens.runs.localizers import suitable
 
 _BATCH = 32
 

@@ -11,8 +11,8 @@ from vaelens.localizers import FLOORS
 from vaelens.output import result_folder, write_json
 from vaelens.report.content import Report, ReportImage, Table
 from vaelens.report.html import write_report
-from vaelens.run_data import load_defects
 from vaelens.runs import FALSE_ALARMS, Run
+from vaelens.runs.data import load_defects
 from vaelens.scoring.gallery import cards
 from vaelens.scoring.localization import LocalizationEvaluation
 from vaelens.scoring.synthetic import synthetic_test

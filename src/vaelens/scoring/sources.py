@@ -17,8 +17,8 @@ from vaelens.data.decode import list_images, read_image
 from vaelens.data.files import shown
 from vaelens.data.images import ImageSet
 from vaelens.errors import DataError, UsageError
-from vaelens.run_data import load_split
 from vaelens.runs import Run
+from vaelens.runs.data import load_split
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from PIL import Image
 
 from vaelens.data.images import to_float
 from vaelens.errors import UsageError
-from vaelens.oneclass import train_run
-from vaelens.run_data import load_defects
 from vaelens.runs import Run
+from vaelens.runs.data import load_defects
+from vaelens.runs.train import train_run
 from vaelens.scoring.local import score
 from vaelens.scoring.sources import Source
 from vaelens.scoring.synthetic import evaluate_synthetic, synthetic_test
@@ -164,7 +164,7 @@ def test_the_scoring_benchmark_runs(root: Path, tmp_path: Path) -> None:
     train_run(tmp_path / "run", "ucsd-ped2", root=root, epochs=1, batch_size=16, progress=False, **options)
     command = [sys.executable, "benchmarks/scoring.py", "--root", str(root), "--run", str(tmp_path / "run")]
     command += ["--frames", "12", "--rounds", "1", "--json", str(figures)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "12 frames" in done.stdout
     seconds = json.loads(figures.read_text())["seconds"]

@@ -17,10 +17,10 @@ from torch import Tensor
 from vaelens.data.files import shown
 from vaelens.errors import RunError, UsageError
 from vaelens.models import ConvVAE, build
-from vaelens.objective_of import family_of, localizers_of
 from vaelens.output import check_folder, holds_something, write_bytes, write_json, writing
-from vaelens.run_config import CONFIG, RunConfig, first_line, train_command
-from vaelens.run_localizers import forget
+from vaelens.runs.config import CONFIG, RunConfig, first_line, train_command
+from vaelens.runs.localizers import forget
+from vaelens.runs.objective import family_of, localizers_of
 
 MODEL, CALIBRATION, METRICS = "model.safetensors", "calibration.safetensors", "metrics.json"
 _LOCK = ".lock"

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from vaelens.errors import UsageError
 from vaelens.localizers.anogan import AnoGANLocalizer
-from vaelens.oneclass import train_run
 from vaelens.runs import Run, load_run
+from vaelens.runs.train import train_run
 
 OBJECTIVES = {"ae": ("ae", "ae-l2"), "ae-ssim": ("ae", "ae-ssim"), "anogan": ("dcgan", "anogan")}
 OPTIONS: dict[str, Any] = {"size": 32, "held_out": 0.1, "latent_dim": 4, "batch_size": 12, "progress": False}

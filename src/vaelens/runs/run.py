@@ -28,15 +28,13 @@ from vaelens.data.preparation import Preparation
 from vaelens.errors import RunError, UsageError
 from vaelens.localizers import Calibration, Localizer, check_false_alarms
 from vaelens.models import ConvVAE
-from vaelens.objective_of import family_of, main_localizer_of
 from vaelens.objectives.elbo import kl_per_latent
 from vaelens.output import OutputError
-from vaelens.run_config import CONFIG, RunConfig, first_line
-from vaelens.run_data import preparation_of
-from vaelens.run_folder import METRICS, read_calibration, read_metrics, read_model
-from vaelens.run_localizers import keep, read_kept, restored
-
-__all__ = ["METRICS", "Explanation", "Run", "RunConfig", "Verdict", "load_run"]
+from vaelens.runs.config import CONFIG, RunConfig, first_line
+from vaelens.runs.data import preparation_of
+from vaelens.runs.folder import read_calibration, read_metrics, read_model
+from vaelens.runs.localizers import keep, read_kept, restored
+from vaelens.runs.objective import family_of, main_localizer_of
 
 FALSE_ALARMS = 0.05
 FIRED_Z = 3.0  # a latent fires where its mean is this many standard deviations from the normal images'

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-    from vaelens.run_config import RunConfig
+    from vaelens.runs.config import RunConfig
     from vaelens.training import TrainSettings
     from vaelens.training.batches import Images
     from vaelens.training.module import VAEModule

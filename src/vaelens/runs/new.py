@@ -11,8 +11,8 @@ from vaelens.data import ANOMALY_DATASETS, DATASETS, default_augmentation, defau
 from vaelens.data.files import shown
 from vaelens.errors import UsageError, unknown, whole
 from vaelens.models import NETWORKS
-from vaelens.objective_of import FAMILIES
-from vaelens.run_config import MOST_LATENTS, RunConfig
+from vaelens.runs.config import MOST_LATENTS, RunConfig
+from vaelens.runs.objective import FAMILIES
 
 if TYPE_CHECKING:
     from vaelens.data.preparation import Preparation

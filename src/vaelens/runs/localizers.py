@@ -16,12 +16,12 @@ from torch import Tensor
 from vaelens.data.files import shown
 from vaelens.errors import RunError, UsageError, unknown
 from vaelens.localizers import FLOORS, LOCALIZERS, Calibration, Localizer, build_localizer, options_of, parse_spec
-from vaelens.objective_of import FAMILIES, family_of, localizers_of, main_localizer_of
 from vaelens.output import write_bytes, writing
+from vaelens.runs.objective import FAMILIES, family_of, localizers_of, main_localizer_of
 
 if TYPE_CHECKING:
     from vaelens.models import ConvVAE
-    from vaelens.run_config import RunConfig
+    from vaelens.runs.config import RunConfig
 
 FOLDER = "localizers"
 _NEEDS = {family.localizers[0]: objective for objective, family in FAMILIES.items() if family.localizers}

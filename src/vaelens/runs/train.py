@@ -14,13 +14,13 @@ from vaelens.errors import UsageError
 from vaelens.localizers import Calibration
 from vaelens.localizers.attention import codes
 from vaelens.models import ConvVAE, build
-from vaelens.new_run import configured, resumed
-from vaelens.objective_of import family_of, localizers_of
-from vaelens.run_config import RunConfig
-from vaelens.run_data import Split, load_split
-from vaelens.run_folder import METRICS, alone, check_place, clear, read_metrics, save_run
-from vaelens.run_localizers import fitted
-from vaelens.runs import Run, load_run
+from vaelens.runs.config import RunConfig
+from vaelens.runs.data import Split, load_split
+from vaelens.runs.folder import METRICS, alone, check_place, clear, read_metrics, save_run
+from vaelens.runs.localizers import fitted
+from vaelens.runs.new import configured, resumed
+from vaelens.runs.objective import family_of, localizers_of
+from vaelens.runs.run import Run, load_run
 
 if TYPE_CHECKING:
     from vaelens.data.download import Progress

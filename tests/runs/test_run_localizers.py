@@ -17,9 +17,9 @@ from vaelens.data.images import to_float
 from vaelens.errors import RunError, UsageError
 from vaelens.localizers import Calibration, build_localizer
 from vaelens.localizers import features as features_module
-from vaelens.oneclass import train_run
-from vaelens.run_localizers import suitable
 from vaelens.runs import RunConfig, load_run
+from vaelens.runs.localizers import suitable
+from vaelens.runs.train import train_run
 
 KEPT = "feature-dictionary"
 

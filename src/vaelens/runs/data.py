@@ -11,7 +11,7 @@ from vaelens.data.anomaly import AnomalyOptions, AnomalySplit
 from vaelens.data.one_class import OneClassSplit
 from vaelens.data.preparation import Preparation
 from vaelens.errors import UsageError
-from vaelens.run_config import RunConfig
+from vaelens.runs.config import RunConfig
 
 if TYPE_CHECKING:
     from vaelens.data.download import Progress

@@ -20,11 +20,11 @@ from torch import Tensor
 from vaelens.data.images import to_float
 from vaelens.errors import RunError, UsageError
 from vaelens.localizers import build_localizer
-from vaelens.objective_of import OF_CLASSES
-from vaelens.oneclass import load_split
 from vaelens.output import OutputError
-from vaelens.run_folder import save_run
 from vaelens.runs import Run, RunConfig, load_run
+from vaelens.runs.folder import save_run
+from vaelens.runs.objective import OF_CLASSES
+from vaelens.runs.train import load_split
 
 FILES = ("config.yaml", "model.safetensors", "calibration.safetensors", "metrics.json")
 
@@ -71,7 +71,7 @@ def replace_weights(folder: Path, change_one: Callable[[dict[str, Tensor]], None
 
 
 def test_a_loaded_run_answers_as_the_one_that_was_trained(images: Tensor, tmp_path: Path) -> None:
-    from vaelens.oneclass import train_run
+    from vaelens.runs.train import train_run
 
     trained = train_run(tmp_path / "run", "digits", epochs=1, batch_size=32, latent_dim=4, progress=False)
     loaded = load_run(str(tmp_path / "run"))
@@ -477,7 +477,7 @@ def test_a_run_that_is_trained_further_is_incomplete_until_its_end(
     tiny_copy: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights of one training with the calibration of another would give wrong p-values without anybody noticing."""
-    import vaelens.run_folder as folder_module
+    import vaelens.runs.folder as folder_module
 
     written: list[str] = []
     write_bytes = folder_module.write_bytes
