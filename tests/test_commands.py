@@ -59,6 +59,10 @@ def test_misuse_is_one_line_and_exit_code_2(tiny_run: Path, tmp_path: Path) -> N
     assert "--help" in fails("train", code=2)
     for option in ("--batch-size", "--latents", "--epochs", "--seed"):
         assert "at most" in fails("train", "digits", option, 10**30, "--out", out, code=2)
+    named = {"--batch-size": 0, "--latents": 0, "--held-out": 1.5}
+    for option, value in named.items():  # by the name that a person typed
+        assert f" {option} " in fails("train", "digits", option, value, "--out", out / "held_out", code=2)
+    assert str(out / "held_out") in fails("evaluate", out / "held_out", code=1)  # a part of a path stays
     assert "top" in fails("explain", tiny_run, "digits/0043", "--latents", "top" + "9" * 5000, "--out", out, code=2)
     assert "layer ''" in fails("explain", tiny_run, "digits/0043", "--layer", "", "--out", out, code=2)
     assert "without a name" in fails("explain", tiny_run, "", "--out", out, code=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -77,22 +78,26 @@ def downloading(name: str, done: int, total: int | None) -> None:
         print(f"\r{name}: {done / 1e6:.1f}{share} MB", end="" if done != total else "\n", file=sys.stderr, flush=True)
 
 
-def run_command(command: Callable[[], Any]) -> int:
+def run_command(command: Callable[[], Any], options: Callable[[], Mapping[str, str]] = dict) -> int:
     """Run a command line to its exit code: 0, 1 for a failure, 2 for misuse, 130 for Ctrl-C. Never a traceback.
 
     With VAELENS_DEBUG set, errors that are not foreseen are raised as they are.
+
+    Args:
+        command: to run.
+        options: what arguments that messages name are called on the command line, such as `--held-out` for "held_out".
     """
     warnings.showwarning = _show_warning
     with _stoppable():
-        return _exit_code(command)
+        return _exit_code(command, options)
 
 
-def _exit_code(command: Callable[[], Any]) -> int:
+def _exit_code(command: Callable[[], Any], options: Callable[[], Mapping[str, str]]) -> int:
     try:
         result = command()
         sys.stdout.flush()
     except VaelensError as error:
-        say(f"vaelens: error: {_one_line(str(error))}")
+        say(f"vaelens: error: {_with_options(_one_line(str(error)), options())}")
         return error.exit_code
     except KeyboardInterrupt:
         return _stopped(Stopped(signal.SIGINT))
@@ -105,6 +110,13 @@ def _exit_code(command: Callable[[], Any]) -> int:
     except Exception as error:
         return _unforeseen(error)
     return result if isinstance(result, int) else 0
+
+
+def _with_options(message: str, options: Mapping[str, str]) -> str:
+    """A message with arguments by the names that they have on the command line; a part of a path or a quotation stays."""
+    for name, option in options.items():
+        message = re.sub(rf"(?<![\w/.'\"-]){name}(?![\w/.'\"-])", option, message)
+    return message
 
 
 class Stopped(BaseException):

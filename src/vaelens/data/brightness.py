@@ -22,7 +22,8 @@ from vaelens.errors import UsageError
 MIDDLE = 128
 TARGET = 28.0  # so that 4.5 spreads on either side still fit: a dark object before a light ground is not cut off
 MOST_GAIN = 4.0
-_WIDTH = 3.29  # the distance of the percentiles 5 and 95 of a normal distribution, in standard deviations
+_WIDTH = 3.29  # the distance of the percentiles 5 and 95 of a normal distribution, in standard deviations,
+_DECILES = 2.56  # and of 10 and 90
 
 
 def normalise(image: Tensor) -> Tensor:
@@ -59,3 +60,12 @@ def quantiles(values: Tensor, shares: Sequence[float]) -> list[Tensor]:
     # Not torch.quantile, which takes 16 million numbers at most.
     count = values.shape[1]
     return [values.kthvalue(min(count, max(1, round(share * count))), dim=1).values for share in shares]
+
+
+def middle_and_spread(values: Tensor, least: float) -> tuple[Tensor, Tensor]:
+    """Rows of values (B, N) -> their medians and robust spreads (B,), at least `least`.
+
+    The spread is a normal distribution's standard deviation from its deciles.
+    """
+    low, middle, high = quantiles(values, (0.1, 0.5, 0.9))
+    return middle, ((high - low) / _DECILES).clamp_min(least)

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from vaelens.data.brightness import quantiles
+from vaelens.data.brightness import middle_and_spread
 from vaelens.localizers.attention import codes
 from vaelens.localizers.base import as_floats, mean_image
 from vaelens.localizers.encoded import nearest
@@ -65,12 +65,6 @@ class Signals:
             neighbours = as_floats(self._normal[nearest(matched.posterior[0], self._codes, _NEAREST)])
             usual = neighbours.mean(1)
             unsigned.insert(0, (images[:, None] - neighbours).abs().mean(2).amin(1))
-        middle, spread = _contrast(images)
+        middle, spread = (wide[:, None, None, None] for wide in middle_and_spread(images.flatten(1), _LEAST_SPREAD))
         signed = torch.cat([images - middle, images - usual], 1) / spread
         return torch.cat([signed, torch.stack(unsigned, 1)], 1), matched.posterior
-
-
-def _contrast(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Median and robust spread of each image, (B, 1, 1, 1): a normal distribution's standard deviation from its deciles."""
-    low, middle, high = (level[:, None, None, None] for level in quantiles(images.flatten(1), (0.1, 0.5, 0.9)))
-    return middle, ((high - low) / 2.56).clamp_min(_LEAST_SPREAD)

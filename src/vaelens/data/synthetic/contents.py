@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vaelens.data.brightness import quantiles
+from vaelens.data.brightness import middle_and_spread
 from vaelens.data.synthetic.draws import TURN, chance, log_uniform, noise, sign, uniform
 
 _LEAST_SPREAD = 0.02
@@ -151,8 +151,7 @@ CONTENTS: dict[str, Callable[[Place], Tensor]] = {
 
 def spread(images: Tensor) -> Tensor:
     """Robust standard deviation of each image's brightness, from its deciles and at least 0.02: (B, 1, 1, 1)."""
-    low, high = quantiles(images.mean(1).flatten(1), (0.1, 0.9))
-    return _wide(((high - low) / 2.56).clamp_min(_LEAST_SPREAD))
+    return _wide(middle_and_spread(images.mean(1).flatten(1), _LEAST_SPREAD)[1])
 
 
 def _moved(place: Place, source: Tensor) -> Tensor:
