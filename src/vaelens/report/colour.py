@@ -25,6 +25,7 @@ COLOUR_MAP = "viridis"
 PERCENTILE = 99.5
 _MOST_OPAQUE = 0.85
 _POOLED_VALUES = 4_000_000
+_COMPRESSION = 6  # of PNG: 9 takes four times as long and saves 2 %
 
 
 @cache
@@ -219,7 +220,7 @@ def encode_levels(level: npt.NDArray[np.uint8], steps: int, see_through: bool) -
 def _encode(image: Image.Image, transparency: bytes | None = None) -> bytes:
     buffer = io.BytesIO()
     if transparency is None:
-        image.save(buffer, "PNG", compress_level=9)
+        image.save(buffer, "PNG", compress_level=_COMPRESSION)
     else:
-        image.save(buffer, "PNG", compress_level=9, transparency=transparency)
+        image.save(buffer, "PNG", compress_level=_COMPRESSION, transparency=transparency)
     return buffer.getvalue()

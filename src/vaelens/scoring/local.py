@@ -21,7 +21,6 @@ from vaelens.report.colour import common_limit, encode_png, overlay
 from vaelens.report.content import Report, ReportImage, Table
 from vaelens.report.html import MOST_CARDS, write_report
 from vaelens.runs import FALSE_ALARMS, Run, Verdict
-from vaelens.scoring.ahead import ahead
 from vaelens.scoring.gallery import cards as cards_of
 from vaelens.scoring.gallery import picture, unreadable
 from vaelens.scoring.shown import MOST, Shown
@@ -148,7 +147,7 @@ def score(
     rows: list[Row] = []
     with result_folder(out, "score", overwrite) as folder:
         drawn = _Pictures.of(folder, source, calibration) if pictures else None
-        for batch in ahead(source.batches(batch_size)):
+        for batch in source.batches(batch_size):
             good = [one for one in batch if one.image is not None]
             found = iter(_score_batch(run, good, localizer, false_alarms, drawn))
             for one in batch:
@@ -202,25 +201,24 @@ def _score_batch(
         mean, logvar = verdict.posterior or codes(run.model, images)
         fired = run.fired(mean, logvar)
     names = [one.item.name for one in loaded]
+    scores = verdict.score.tolist()
     rows = [
-        Row(
-            path=as_text(names[i]),
-            score=float(verdict.score[i]),
-            p_value=float(verdict.p_value[i]),
-            flagged=bool(verdict.flagged[i]),
-            area=float(verdict.masks[i].float().mean()),
-            fired=None if fired is None else fired[i].nonzero().flatten().tolist(),
-            label=loaded[i].label,
+        Row(as_text(name), score, p_value, flagged, area, latents, one.label)
+        for name, score, p_value, flagged, area, latents, one in zip(
+            names,
+            scores,
+            verdict.p_value.tolist(),
+            verdict.flagged.tolist(),
+            verdict.masks.float().mean((1, 2)).tolist(),
+            [None] * len(names) if fired is None else [row.nonzero().flatten().tolist() for row in fired],
+            loaded,
+            strict=True,
         )
-        for i in range(len(loaded))
     ]
     if pictures is not None:
         pictures.write(names, run.visible(images), verdict)
     # Clones, so that an image that is kept does not keep its whole batch in memory.
-    seen = [
-        _Seen(names[i], images[i].clone(), verdict.maps[i].clone(), float(verdict.score[i]), loaded[i].label)
-        for i in range(len(loaded))
-    ]
+    seen = [_Seen(names[i], images[i].clone(), verdict.maps[i].clone(), scores[i], loaded[i].label) for i in range(len(loaded))]
     return list(zip(rows, seen, strict=True))
 
 
@@ -309,7 +307,7 @@ def _write_table(folder: Path, result: Scored) -> None:
         ]
     )
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist([asdict(row) for row in result.rows], schema=schema), sink, compression="zstd")
+    pq.write_table(pa.Table.from_pylist([vars(row) for row in result.rows], schema=schema), sink, compression="zstd")
     write_bytes(folder / "scores.parquet", sink.getvalue().to_pybytes())
     write_json(folder / "scores.json", result.summary())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -172,10 +172,11 @@ def as_text(name: str) -> str:
 
 def _apart(items: Sequence[Item]) -> list[Item]:
     """Each file once, and those of one name in different folders by their whole path, so that results keep apart."""
-    once = list({(item.path and _whole(item.path), item.position): item for item in items}.values())
+    real = {folder: _real(folder) for folder in {item.path.parent for item in items if item.path}}
+    once = list({(item.path and _whole(item.path, real), item.position): item for item in items}.values())
     while True:
         named = Counter(item.name for item in once)
-        apart = [replace(i, name=_whole(i.path)) if i.path and named[i.name] > 1 else i for i in once]
+        apart = [replace(i, name=_whole(i.path, real)) if i.path and named[i.name] > 1 else i for i in once]
         if apart == once:
             return once
         once = apart
@@ -186,6 +187,6 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _whole(path: Path) -> str:
-    """A path without its root, so that it can be a name below another folder; links to folders followed."""
-    return str(Path(os.path.realpath(path.parent), path.name).relative_to(path.absolute().anchor))
+def _whole(path: Path, real: Mapping[Path, Path]) -> str:
+    """A path without its root, so that it can be a name below another folder; its folder as `real` has it, links followed."""
+    return str(Path(real[path.parent], path.name).relative_to(path.absolute().anchor))
