@@ -2,13 +2,15 @@
 
     python benchmarks/scoring.py --root data --run runs/ped2
 
-Rounds are interleaved: each decodes and encodes the same frames, then scores them with each localizer, table and report
-included. Without --run a network is trained for one epoch first: what it has learned does not matter here.
+Rounds are interleaved: each decodes and encodes the same frames, with the network as torch lays it out and with the channels
+last, as runs have it; then scores them with each localizer, table and report included. Without --run a network is trained for
+one epoch first: what it has learned does not matter here.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import tempfile
@@ -19,10 +21,12 @@ import torch
 
 from vaelens import Run, load_run, train_run
 from vaelens.data.images import to_float
+from vaelens.models import ConvVAE
 from vaelens.scoring.local import score
 from vaelens.scoring.sources import Source
 
 BATCH = 64
+BASES = ("decoding and one forward", "decoding and one forward, channels last")
 
 
 def main() -> None:
@@ -40,27 +44,30 @@ def main() -> None:
         rows = measure(
             load_run(path), arguments.root, place, arguments.localizers.split(","), arguments.frames, arguments.rounds
         )
-    base = rows["decoding and one forward"]
+    plain, laid_out = (rows[name] for name in BASES)
     print(f"{arguments.frames} frames, {torch.get_num_threads()} threads, torch {torch.__version__}, {arguments.rounds} rounds")
     for name, seconds in rows.items():
         rate = arguments.frames / seconds
-        print(f"{name:36} {seconds:7.2f} s   {rate:7.0f} frames a second   {base / seconds:5.2f} of the rate")
+        shares = f"{plain / seconds:5.2f} of the first's, {laid_out / seconds:5.2f} of the second's"
+        print(f"{name:40} {seconds:7.2f} s   {rate:5.0f} frames a second   {shares}")
     if arguments.json:
         arguments.json.write_text(json.dumps({"frames": arguments.frames, "seconds": rows}, indent=2) + "\n")
 
 
 def measure(run: Run, root: Path, place: Path, localizers: list[str], frames: int, rounds: int) -> dict[str, float]:
-    """Median seconds of decoding with one forward, and of scoring by each localizer."""
+    """Median seconds of decoding with one forward, in either layout, and of scoring by each localizer."""
     clips = sorted((root / "UCSD_Anomaly_Dataset.v1p2/UCSDped2/Test").glob("Test[0-9][0-9][0-9]"))
     files = [str(file) for clip in clips for file in sorted(clip.glob("[0-9]*.tif"))][:frames]
     assert len(files) == frames, f"there are {len(files)} frames below {root}"
     for localizer in localizers:
         run.calibration(localizer), run.localizer(localizer)  # fitted once, not in every round
-    times: dict[str, list[float]] = {"decoding and one forward": [], **{f"score, {name}": [] for name in localizers}}
+    plain = copy.deepcopy(run.model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    times: dict[str, list[float]] = {name: [] for name in (*BASES, *(f"score, {name}" for name in localizers))}
     for number in range(rounds):
-        started = time.perf_counter()
-        bare(run, files)
-        times["decoding and one forward"].append(time.perf_counter() - started)
+        for base, model in zip(BASES, (plain, run.model), strict=True):
+            started = time.perf_counter()
+            bare(run, model, files)
+            times[base].append(time.perf_counter() - started)
         for name in localizers:
             started = time.perf_counter()
             score(run, Source(run, files), place / f"{name}-{number}", localizer=name, pictures=False)
@@ -68,13 +75,13 @@ def measure(run: Run, root: Path, place: Path, localizers: list[str], frames: in
     return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
-def bare(run: Run, files: list[str]) -> None:
+def bare(run: Run, model: ConvVAE, files: list[str]) -> None:
     """Decode the frames and encode them, and nothing else."""
     source = Source(run, files)
     with torch.no_grad():
         for batch in source.batches(BATCH):
             images = torch.stack([one.image for one in batch if one.image is not None])
-            run.model.encode(to_float(images))
+            model.encode(to_float(images))
 
 
 if __name__ == "__main__":

@@ -168,5 +168,6 @@ def test_the_scoring_benchmark_runs(root: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "12 frames" in done.stdout
     seconds = json.loads(figures.read_text())["seconds"]
-    assert set(seconds) == {"decoding and one forward", "score, deviation"}
+    base = "decoding and one forward"
+    assert set(seconds) == {base, f"{base}, channels last", "score, deviation"}
     assert all(value > 0 for value in seconds.values())

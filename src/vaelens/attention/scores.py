@@ -156,7 +156,8 @@ class Deviation:
             codes, features = (torch.cat(tensors) for tensors in zip(*encoded, strict=True))
         if not codes.isfinite().all():
             raise UsageError("the posterior mean of some normal image is no finite number; check the images and the model")
-        return cls(codes, features, attention.layer, neighbours, ridge)
+        # Of whichever layout the network works in, rows that lie together are what references are summed up from.
+        return cls(codes, features.contiguous(), attention.layer, neighbours, ridge)
 
     def reference(self, mean: Tensor, leave_out_self: bool = False) -> Tensor:
         """Posterior means (B, D) -> mean feature map (B, n, h, w) of their normal neighbours.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from vaelens.errors import unknown
 from vaelens.models.autoencoder import ConvAE
-from vaelens.models.base import ConvVAE, he_init
+from vaelens.models.base import LAYOUT, ConvVAE, he_init
 from vaelens.models.compact import CompactVAE
 from vaelens.models.dcgan import DCGAN
 from vaelens.models.dsprites import DspritesVAE
@@ -21,6 +21,7 @@ from vaelens.models.ucsd import UcsdVAE
 
 __all__ = [
     "DCGAN",
+    "LAYOUT",
     "NETWORKS",
     "CompactVAE",
     "ConvAE",

@@ -14,6 +14,10 @@ from vaelens.errors import UsageError, whole
 
 ImageShape = tuple[int, int, int]
 
+LAYOUT = (
+    torch.channels_last
+)  # of a trained network's weights: the UCSD network's forward pass takes a quarter less time with it
+
 
 class ConvVAE(nn.Module):
     """A convolutional variational autoencoder.

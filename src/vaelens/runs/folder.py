@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vaelens.data.files import shown
 from vaelens.errors import RunError, UsageError
-from vaelens.models import ConvVAE, build
+from vaelens.models import LAYOUT, ConvVAE, build
 from vaelens.output import check_folder, holds_something, write_bytes, write_json, writing
 from vaelens.runs.config import CONFIG, RunConfig, first_line, train_command
 from vaelens.runs.localizers import forget
@@ -111,7 +111,7 @@ def read_metrics(folder: Path, config: RunConfig) -> dict[str, Any]:
 
 
 def read_model(folder: Path, config: RunConfig) -> ConvVAE:
-    """The network with the weights of `model.safetensors`, in eval mode and without gradients.
+    """The network with the weights of `model.safetensors`, in eval mode, without gradients and with the channels last.
 
     Raises:
         RunError: they are missing, damaged, or another network's.
@@ -130,6 +130,7 @@ def read_model(folder: Path, config: RunConfig) -> ConvVAE:
     except (RuntimeError, ValueError, TypeError) as error:
         why = " ".join(str(error).split("\n\t")[-1].split())[:200]  # torch names what is wrong in the last line
         raise RunError(f"{shown(folder / MODEL)} does not fit {CONFIG} ({why}); train the run again") from error
+    model.to(memory_format=LAYOUT)  # type: ignore[call-overload]
     return model.eval().requires_grad_(False)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from vaelens.errors import UsageError
 from vaelens.localizers import Calibration
 from vaelens.localizers.attention import codes
-from vaelens.models import ConvVAE, build
+from vaelens.models import LAYOUT, ConvVAE, build
 from vaelens.runs.config import RunConfig
 from vaelens.runs.data import Split, load_split
 from vaelens.runs.folder import METRICS, alone, check_place, clear, read_metrics, save_run
@@ -164,7 +164,9 @@ def _train(
     started = time.monotonic()
     module = family_of(config).module
     result = fit(model, split.train, split.calibration, settings, out, resume=resume, progress=progress, module=module)
+    model.to(memory_format=LAYOUT)  # type: ignore[call-overload] # as in the run that is loaded
     tensors = calibrate(model, config, split.train.images, split.calibration.images)
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     save_run(out, model, tensors, _metrics(result, split, time.monotonic() - started))
     return load_run(out)
 
