@@ -320,7 +320,7 @@ def _evaluate_localization(
     if json:
         print_json(result.to_dict())
         return
-    print_localization(result)
+    print_localization(result, run.caution)
     print(f"report   {report}")
 
 

@@ -24,6 +24,8 @@ def print_trained(run: Run) -> None:
     print(f"{done}, held-out loss {loss:.2f} nats per image,")
     print(f"{metrics['active_latents']} of {run.model.latent_dim} latents active; layer {run.attention.layer} by ", end="")
     print(run.attention.method.replace("_", " "))
+    if run.caution:
+        print(run.caution)
 
 
 def print_fired(result: Explained) -> None:
@@ -37,14 +39,16 @@ def print_fired(result: Explained) -> None:
         print(f"{shown(name)}: {listed} fired; {result.files[i]}")
 
 
-def print_localization(result: LocalizationEvaluation) -> None:
-    """Figures over pixels and images, and which localizers are not above every floor."""
+def print_localization(result: LocalizationEvaluation, caution: str) -> None:
+    """Figures over pixels and images, which localizers are not above every floor, and what thresholds do not promise."""
     from vaelens.scoring.localization_report import table_of
 
     table = table_of(result)
     print_table(table.title, list(table.columns), [[_figure(cell) for cell in row] for row in table.rows])
     for name, floors in result.below_floors().items():
         print(f"{name} is not above {' and '.join(floors)} in both AUROC and AP: it has not localized anything")
+    if caution:
+        print(caution)
 
 
 def print_evaluation(result: Evaluation, run: Run) -> None:

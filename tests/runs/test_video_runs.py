@@ -17,7 +17,7 @@ from PIL import Image
 
 from vaelens.data.images import to_float
 from vaelens.errors import UsageError
-from vaelens.runs import Run
+from vaelens.runs import Run, load_run
 from vaelens.runs.data import load_defects
 from vaelens.runs.train import train_run
 from vaelens.scoring.local import score
@@ -92,6 +92,26 @@ def test_motion_is_among_the_floors(copy: Path, cli: Callable[..., Any]) -> None
     assert result["localizers"]["floor-motion"]["pixel_auroc"] > 0.6
     assert all(0 <= one["pixel_auroc"] <= 1 for one in result["localizers"].values())
     assert (copy / "report" / "report.html").is_file()
+
+
+def test_of_how_few_clips_the_promise_is_is_said(copy: Path, root: Path, tmp_path: Path, cli: Callable[..., Any]) -> None:
+    caution = "The held-out images are frames of one clip, so what is promised"
+    assert load_run(copy).caution.startswith(caution)
+    clip = root / "UCSD_Anomaly_Dataset.v1p2" / "UCSDped2" / "Test" / "Test002"
+    assert cli("score", copy, clip, "--no-pictures", "--out", tmp_path / "s", "--localizer", "floor-mean").code == 0
+    assert caution in (tmp_path / "s" / "report.html").read_text()
+    done = cli("evaluate", copy, "--localizer", "floor-mean")
+    assert caution in done.out
+    assert caution in (copy / "report" / "report.html").read_text()
+    metrics = json.loads((copy / "metrics.json").read_text())
+    (copy / "metrics.json").write_text(json.dumps(metrics | {"held_out_clips": 2}))
+    assert "frames of 2 clips" in load_run(copy).caution
+    (copy / "metrics.json").write_text(json.dumps({name: metrics[name] for name in metrics if name != "held_out_clips"}))
+    assert load_run(copy).caution == ""  # of a run from before
+    (copy / "metrics.json").write_text(json.dumps(metrics | {"held_out_clips": "many"}))
+    damaged = cli("evaluate", copy)
+    assert damaged.code == 1
+    assert "metrics.json is damaged" in damaged.err
 
 
 def test_matching_remembers_every_place(run: Run) -> None:

@@ -69,6 +69,7 @@ class AnomalySplit:
             None where no mask at all is known, so that there is nothing to measure localization by.
         has_mask: bool, (N,), the test images whose mask is known: all good ones, and those that have a mask file (which may
             be all False, for instance after shrinking); None where `masks` is.
+        held_out_clips: of how many clips of a video the calibration images are the frames; 0 where they are no frames.
 
     Raises:
         UsageError: the sets differ in image shape, are empty, share images, or the other fields do not fit the test set.
@@ -81,6 +82,7 @@ class AnomalySplit:
     defects: tuple[str, ...] = field(default=())
     masks: Tensor | None = None
     has_mask: Tensor | None = None
+    held_out_clips: int = 0
 
     def __post_init__(self) -> None:
         sets = [one for one in (self.train, self.calibration, self.test) if one is not None]

@@ -106,8 +106,9 @@ def load_ucsd(dataset: str, options: AnomalyOptions) -> AnomalySplit:
     calibration = _images(dataset, [training[i] for i in held_out], preparation, options)[0]
     clips = _clips(root / "Test")
     if not clips:
-        return AnomalySplit(dataset, train, calibration)
-    return AnomalySplit(dataset, train, calibration, *_test(dataset, root / "Test", clips, preparation, options))
+        return AnomalySplit(dataset, train, calibration, held_out_clips=len(held_out))
+    tested = _test(dataset, root / "Test", clips, preparation, options)
+    return AnomalySplit(dataset, train, calibration, *tested, held_out_clips=len(held_out))
 
 
 def frame_labels(path: Path) -> list[set[int]]:

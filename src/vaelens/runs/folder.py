@@ -99,6 +99,7 @@ def read_metrics(folder: Path, config: RunConfig) -> dict[str, Any]:
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         int(metrics["epochs"]), float(metrics["seconds"]), int(metrics["active_latents"]), bool(metrics["stopped_early"])
+        int(metrics.get("held_out_clips", 0))
         latents = config.network["latent_dim"] if family_of(config).posterior else 0
         float(metrics["losses"]["train/loss"]), dict(metrics["images"])
         [float(loss) for loss in metrics["losses"].values()]

@@ -153,6 +153,18 @@ class Run:
             return torch.zeros(0, dtype=torch.bool)
         return kl_per_latent(self._tensors["held_out.mean"], self._tensors["held_out.logvar"]).mean(0) > FIRED_NATS
 
+    @property
+    def caution(self) -> str:
+        """What the promise of a rate of false alarms does not cover, in one sentence; empty where it covers new images."""
+        clips = int(self.metrics.get("held_out_clips", 0))
+        if not clips:
+            return ""
+        of = "one clip" if clips == 1 else f"{clips} clips"
+        return (
+            f"The held-out images are frames of {of}, so what is promised of false alarms holds for frames of such clips; of a "
+            "clip that differs from them more may be flagged."
+        )
+
     def settings(self) -> dict[str, Any]:
         """How the run was made, for reports: no path of this machine among it."""
         dataset = {k: v for k, v in self.config.dataset.items() if k != "root"}

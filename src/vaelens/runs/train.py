@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from vaelens.data.anomaly import AnomalySplit
 from vaelens.errors import UsageError
 from vaelens.localizers import Calibration
 from vaelens.localizers.attention import codes
@@ -175,6 +176,7 @@ def _metrics(result: FitResult, split: Split, seconds: float) -> dict[str, Any]:
     last = result.history[-1]
     return {
         "images": split.counts,
+        "held_out_clips": split.held_out_clips if isinstance(split, AnomalySplit) else 0,
         "epochs": result.epochs,
         "stopped_early": result.stopped_early,
         "seconds": round(seconds, 1),

@@ -338,6 +338,7 @@ def _report(run: Run, result: Scored, shown: Shown[_Seen], calibration: Calibrat
             *filter(None, [shown.sentence()]),
             "The p-value is the share of normal images that would score as high, from held-out normal images alone (split "
             "conformal). Masks show pixels above what the same share of normal images has anywhere.",
+            *filter(None, [run.caution]),
         ),
     )
 
