@@ -51,14 +51,18 @@ class ScoreTree:
         width = np.where(bits > self.exact_bits, (np.int64(1) << bits) - 1, 0)
         return Spans(low, low + width, self._normal[held], self._abnormal[held], self._weight[held])
 
-    def add(self, normal: Keys, abnormal: Keys, weight: Floats, above: int) -> None:
+    def add(self, normal: Keys, abnormal: Keys, weight: Floats, above: int, times: tuple[Keys, Keys] | None = None) -> None:
         """Count keys of normal scores (N,) and of abnormal ones (P,) with their weights (P,).
 
         Args:
+            normal, abnormal, weight: see above.
+            times: how often each normal key (N,) and each abnormal one (P,) counts; None for once. A weight stands for all
+                the times that its key counts.
             above: how many scores are known, and counted elsewhere, that are higher than any score in this tree.
         """
         cells = self._find(normal), self._find(abnormal)
-        fresh = _Fresh(*cells, weight, 0, self.size)
+        often: tuple[Keys | None, Keys | None] = (None, None) if times is None else times
+        fresh = _Fresh(*cells, weight, often, 0, self.size)
         self._count(fresh)
         total = self._normal[: self.size] + self._abnormal[: self.size]
         higher = np.empty(self.size, np.int64)
@@ -75,10 +79,11 @@ class ScoreTree:
             parents = np.flatnonzero(heavy)
             first = self.size
             parts = self._divide(parents + fresh.first, total[heavy] / limit[heavy])
-            normal, cells_normal, _ = self._descend(normal, cells[0], None)
-            abnormal, cells_abnormal, weight = self._descend(abnormal, cells[1], weight)
-            cells = cells_normal, cells_abnormal
-            fresh = _Fresh(*cells, weight, first, self.size)
+            chosen = [np.flatnonzero(self._split.take(of)) for of in cells]
+            normal, abnormal, weight = normal[chosen[0]], abnormal[chosen[1]], weight[chosen[1]]
+            often = _at(often[0], chosen[0]), _at(often[1], chosen[1])
+            cells = self._next(cells[0][chosen[0]], normal), self._next(cells[1][chosen[1]], abnormal)
+            fresh = _Fresh(*cells, weight, often, first, self.size)
             self._count(fresh)
             total = fresh.normal + fresh.abnormal
             # Above a part lies what lies above its parent, and its siblings from the next one up.
@@ -108,12 +113,6 @@ class ScoreTree:
         moved: Keys = keys >> self._shift.take(cells)
         moved += self._bias.take(cells)
         return moved
-
-    def _descend(self, keys: Keys, cells: Keys, weight: Floats | None) -> tuple[Keys, Keys, Floats]:
-        """Those of the keys whose cells have just been split, and the parts they lie in."""
-        chosen = np.flatnonzero(self._split.take(cells))
-        keys = keys[chosen]
-        return keys, self._next(cells[chosen], keys), np.zeros(0) if weight is None else weight[chosen]
 
     def _count(self, fresh: _Fresh, where: NDArray[np.bool_] | None = None, sign: int = 1) -> None:
         inside: slice | Keys = slice(fresh.first, fresh.first + len(fresh.normal))
@@ -165,10 +164,21 @@ _EMPTY = {"_low": 0, "_bits": 0, "_normal": 0, "_abnormal": 0, "_weight": 0, "_s
 class _Fresh:
     """Counts of the scores being added, for the cells from `first` up to `stop`."""
 
-    def __init__(self, normal: Keys, abnormal: Keys, weight: Floats, first: int, stop: int) -> None:
+    def __init__(
+        self, normal: Keys, abnormal: Keys, weight: Floats, often: tuple[Keys | None, Keys | None], first: int, stop: int
+    ) -> None:
         self.first = first
         if first:
             normal, abnormal = normal - first, abnormal - first
-        self.normal: Keys = np.bincount(normal, minlength=stop - first)
-        self.abnormal: Keys = np.bincount(abnormal, minlength=stop - first)
+        self.normal = _counted(normal, often[0], stop - first)
+        self.abnormal = _counted(abnormal, often[1], stop - first)
         self.weight: Floats = np.asarray(np.bincount(abnormal, weight, minlength=stop - first), np.float64)
+
+
+def _counted(cells: Keys, often: Keys | None, size: int) -> Keys:
+    """How many scores each of `size` cells gets; whole numbers are exact in float64 as far as any count goes."""
+    return np.asarray(np.bincount(cells, often, minlength=size), np.int64)
+
+
+def _at(often: Keys | None, chosen: Keys) -> Keys | None:
+    return None if often is None else often[chosen]

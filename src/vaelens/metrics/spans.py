@@ -76,9 +76,9 @@ class Spans:
         normal = np.sort(normal)
         order = np.argsort(abnormal)
         abnormal, weight = abnormal[order], weight[order]
-        low = np.concatenate([normal[_starts(normal)], abnormal[_starts(abnormal)]])
+        low = np.concatenate([normal[starts(normal)], abnormal[starts(abnormal)]])
         low = np.sort(low)
-        low = low[_starts(low)]
+        low = low[starts(low)]
         end_normal = np.searchsorted(normal, low, side="right")
         end_abnormal = np.searchsorted(abnormal, low, side="right")
         sums = np.concatenate([[0.0], np.cumsum(weight)])[end_abnormal]
@@ -128,7 +128,7 @@ class Spans:
         )
 
 
-def _starts(ordered: Keys) -> NDArray[np.bool_]:
+def starts(ordered: Keys) -> NDArray[np.bool_]:
     """Where a new value begins."""
     starts = np.ones(len(ordered), dtype=bool)
     starts[1:] = ordered[1:] != ordered[:-1]

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vaelens.metrics.histogram import RANK_SHARE, ScoreTree
-from vaelens.metrics.spans import Floats, Keys, Spans, to_keys
+from vaelens.metrics.spans import Floats, Keys, Spans, starts, to_keys
 
 EXACT = 1 << 20  # so many scores are kept as they are before any is counted by range
 _TOP = 1 << 15  # so many of the highest are kept as they are for good
 _MOST_CELLS = 3 << 18  # of a tree before its cells are joined to coarser spans
+_LOOKED_AT = 4096  # scores, to see whether many are equal
 _FLOAT32_BITS = 29  # the lowest bits of a float64 that are zero where it was a float32
 
 
@@ -82,7 +83,8 @@ class ScoreStore:
             return
         if self._tree is None:
             self._tree = ScoreTree(self._exact_bits)
-        self._tree.add(rest.normal, rest.abnormal, rest.weight, above=len(self._top))
+        rest, times = rest.folded()
+        self._tree.add(rest.normal, rest.abnormal, rest.weight, above=len(self._top), times=times)
         self._condense(self._tree.size > _MOST_CELLS)
 
     def _condense(self, needed: bool) -> None:
@@ -128,6 +130,18 @@ class _Scores:
             np.concatenate([p.abnormal for p in parts]),
             np.concatenate([p.weight for p in parts]),
         )
+
+    def folded(self) -> tuple[_Scores, tuple[Keys, Keys] | None]:
+        """Where many are equal, each distinct one and how often it is there; else themselves and None."""
+        some = self.normal[:: max(1, len(self.normal) // _LOOKED_AT)]
+        if len(some) < _LOOKED_AT or 2 * len(np.unique(some)) > len(some):
+            return self, None
+        normal, order = np.sort(self.normal), np.argsort(self.abnormal)
+        abnormal = self.abnormal[order]
+        first, first_abnormal = np.flatnonzero(starts(normal)), np.flatnonzero(starts(abnormal))
+        weight = np.add.reduceat(self.weight[order], first_abnormal) if len(abnormal) else self.weight
+        times = np.diff(first, append=len(normal)), np.diff(first_abnormal, append=len(abnormal))
+        return _Scores(normal[first], abnormal[first_abnormal], weight), times
 
     def parted(self, cut: int) -> tuple[_Scores, _Scores]:
         """Those above `cut`, and the others."""
