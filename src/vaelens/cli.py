@@ -320,7 +320,7 @@ def _evaluate_localization(
     if json:
         print_json(result.to_dict())
         return
-    print_localization(result, run.caution)
+    print_localization(result, run)
     print(f"report   {report}")
 
 
@@ -387,16 +387,9 @@ def reproduce(
 def main() -> None:
     """The entry point of the `vaelens` command."""
     mend_streams()
-    code = run_command(_in_a_folder, _options)
+    code = run_command(_in_a_folder, lambda: option_values.names_of(app))
     ignore_signals()
     sys.exit(code)
-
-
-def _options() -> dict[str, str]:
-    """What arguments of several words are called as options: `--held-out` for held_out."""
-    commands = getattr(typer.main.get_command(app), "commands", {}).values()
-    named = {str(one.name): one.opts[0] for command in commands for one in command.params}
-    return {name: option for name, option in named.items() if "_" in name} | {"latent_dim": "--latents"}
 
 
 def _in_a_folder() -> Any:

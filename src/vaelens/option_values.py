@@ -1,6 +1,8 @@
-"""What options of the command line hold that Typer does not read by itself: sizes, seeds, latents."""
+"""What options of the command line hold that Typer does not read by itself: sizes, seeds, latents; and what they are called."""
 
 from __future__ import annotations
+
+import typer
 
 from vaelens.errors import UsageError
 
@@ -48,3 +50,10 @@ def latents_of(text: str | None) -> str | list[int] | None:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(f"--latents takes indices such as 0,3,7 or top5, got {text!r}") from None
+
+
+def names_of(app: typer.Typer) -> dict[str, str]:
+    """What arguments of several words are called as options: `--held-out` for held_out."""
+    commands = getattr(typer.main.get_command(app), "commands", {}).values()
+    named = {str(one.name): one.opts[0] for command in commands for one in command.params}
+    return {name: option for name, option in named.items() if "_" in name} | {"latent_dim": "--latents"}

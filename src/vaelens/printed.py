@@ -39,7 +39,7 @@ def print_fired(result: Explained) -> None:
         print(f"{shown(name)}: {listed} fired; {result.files[i]}")
 
 
-def print_localization(result: LocalizationEvaluation, caution: str) -> None:
+def print_localization(result: LocalizationEvaluation, run: Run) -> None:
     """Figures over pixels and images, which localizers are not above every floor, and what thresholds do not promise."""
     from vaelens.scoring.localization_report import table_of
 
@@ -47,8 +47,8 @@ def print_localization(result: LocalizationEvaluation, caution: str) -> None:
     print_table(table.title, list(table.columns), [[_figure(cell) for cell in row] for row in table.rows])
     for name, floors in result.below_floors().items():
         print(f"{name} is not above {' and '.join(floors)} in both AUROC and AP: it has not localized anything")
-    if caution:
-        print(caution)
+    if run.caution:
+        print(run.caution)
 
 
 def print_evaluation(result: Evaluation, run: Run) -> None:

@@ -40,7 +40,7 @@ class Entrance:
     def weights(self, gradient: Tensor) -> Tensor:
         """Gradient (..., m, h', w') by the output -> mean over pixels of the gradient by the map, (..., n)."""
         taps = self.down @ gradient @ self.right.T
-        return taps.flatten(-3) @ self.weight.transpose(1, 2).transpose(2, 3).flatten(0, 2) / self.pixels
+        return taps.flatten(-3) @ self.weight.permute(0, 2, 3, 1).flatten(0, 2) / self.pixels
 
 
 def entrance(features: Tensor, outputs: Mapping[str, Tensor]) -> Entrance | None:

@@ -56,20 +56,16 @@ def vjp_weights(
     short = None
     if rows >= _WORTH and not create_graph and not needs_full_gradient(variant):
         short = _confirmed(entrance(features, dict(zip(names, targets, strict=True))), targets, features, seeds)
+    of = features if short is None else short.output
     weights = []
     for start in range(0, rows, per_chunk):
         piece = [seed[start : start + per_chunk] for seed in seeds]
-        if short is not None:
-            behind = _gradient(targets, short.output, piece, create_graph)
-            assert behind is not None  # as for the row that it was tried on
-            weights.append(short.weights(behind))
-            continue
-        gradient = _gradient(targets, features, piece, create_graph)
+        gradient = _gradient(targets, of, piece, create_graph)
         if gradient is None:
             if "mean" in names:
                 raise UsageError("the posterior does not depend on this layer; choose one that lies on the way to the mean")
             return features.new_zeros(batch, rows, features.shape[1])
-        weights.append(channel_weights(gradient, variant))
+        weights.append(channel_weights(gradient, variant) if short is None else short.weights(gradient))
     return torch.cat(weights).transpose(0, 1)
 
 

@@ -14,9 +14,8 @@ from vaelens.errors import UsageError, whole
 
 ImageShape = tuple[int, int, int]
 
-LAYOUT = (
-    torch.channels_last
-)  # of a trained network's weights: the UCSD network's forward pass takes a quarter less time with it
+# In which a trained network works: with it the UCSD network's forward pass takes a tenth to a quarter less time.
+LAYOUT = torch.channels_last
 
 
 class ConvVAE(nn.Module):

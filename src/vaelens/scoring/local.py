@@ -201,19 +201,19 @@ def _score_batch(
         mean, logvar = verdict.posterior or codes(run.model, images)
         fired = run.fired(mean, logvar)
     names = [one.item.name for one in loaded]
-    scores = verdict.score.tolist()
+    figures = verdict.score, verdict.p_value, verdict.flagged, verdict.masks.float().mean((1, 2))
+    scores, p_values, flagged, areas = (of_images.tolist() for of_images in figures)
     rows = [
-        Row(as_text(name), score, p_value, flagged, area, latents, one.label)
-        for name, score, p_value, flagged, area, latents, one in zip(
-            names,
-            scores,
-            verdict.p_value.tolist(),
-            verdict.flagged.tolist(),
-            verdict.masks.float().mean((1, 2)).tolist(),
-            [None] * len(names) if fired is None else [row.nonzero().flatten().tolist() for row in fired],
-            loaded,
-            strict=True,
+        Row(
+            path=as_text(names[i]),
+            score=scores[i],
+            p_value=p_values[i],
+            flagged=flagged[i],
+            area=areas[i],
+            fired=None if fired is None else fired[i].nonzero().flatten().tolist(),
+            label=loaded[i].label,
         )
+        for i in range(len(loaded))
     ]
     if pictures is not None:
         pictures.write(names, run.visible(images), verdict)
