@@ -41,6 +41,7 @@ Root = Annotated[Optional[Path], typer.Option(help="folder of the data set's fil
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace results that are there")]
+Accelerator = Annotated[Optional[str], typer.Option(help="auto, cpu, cuda or mps; default: auto")]  # noqa: UP045
 Convert = Annotated[bool, typer.Option("--convert", help="change colour, depth and size of images that do not fit")]
 
 
@@ -119,7 +120,7 @@ def train(
     warmup_epochs: Annotated[Optional[float], typer.Option(help="epochs over which the KL weight rises")] = None,  # noqa: UP045
     patience: Annotated[Optional[int], typer.Option(help="stop after so many epochs without a lower held-out loss")] = None,  # noqa: UP045
     precision: Annotated[Optional[str], typer.Option(help="auto, 32 or bf16")] = None,  # noqa: UP045
-    accelerator: Annotated[Optional[str], typer.Option(help="auto, cpu, cuda or mps")] = None,  # noqa: UP045
+    accelerator: Accelerator = None,
     logger: Annotated[Optional[str], typer.Option(help="csv, tensorboard or both")] = None,  # noqa: UP045
     seed: Annotated[Optional[int], typer.Option(help="of weights, order and noise")] = None,  # noqa: UP045
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --out")] = False,
@@ -196,17 +197,17 @@ def explain(
     method: Annotated[str, typer.Option(help="auto, closed_form or vjp")] = "auto",
     variant: Annotated[str, typer.Option(help="cvpr, arxiv_v1 or expvae")] = "cvpr",
     latents: Annotated[Optional[str], typer.Option(help="such as 0,3,7 or top5; default: all")] = None,  # noqa: UP045
+    accelerator: Accelerator = None,
     root: Root = None,
     convert: Convert = False,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """For each image the maps of all latents on one colour scale, and which latents fired."""
-    from vaelens.runs import load_run
     from vaelens.scoring.explain import explain as explain_images
     from vaelens.scoring.sources import Source
 
-    loaded = load_run(run)
+    loaded = _loaded(run, accelerator)
     attention = loaded.attend(layer=layer, latents=option_values.latents_of(latents), method=method, variant=variant)
     result = explain_images(loaded, Source(loaded, images, root, convert), out, attention, overwrite)
     if json:
@@ -226,6 +227,7 @@ def score(
     batch_size: Annotated[int, typer.Option(help="images at once")] = 64,
     pictures: Annotated[bool, typer.Option(help="write masks and overlays")] = True,
     cards: Annotated[int, typer.Option(help="images that the report shows at most, 500 or fewer")] = 100,
+    accelerator: Accelerator = None,
     root: Root = None,
     convert: Convert = False,
     overwrite: Overwrite = False,
@@ -236,11 +238,10 @@ def score(
 
     Thresholds come from held-out normal images alone. An image that cannot be read has its reason in the table.
     """
-    from vaelens.runs import load_run
     from vaelens.scoring.local import score as score_images
     from vaelens.scoring.sources import Source
 
-    loaded = load_run(run)
+    loaded = _loaded(run, accelerator)
     images = Source(loaded, source, root, convert)
     with progress_bar("scored", quiet) as progress:
         result = score_images(
@@ -272,6 +273,7 @@ def evaluate(
         typer.Option(help="separated by commas, with options such as attention:layer=encoder.relu1; default: the run's own"),
     ] = None,
     synthetic: Annotated[bool, typer.Option("--synthetic", help="on held-out normal images with synthetic defects")] = False,
+    accelerator: Accelerator = None,
     root: Root = None,
     json: Json = False,
     quiet: Quiet = False,
@@ -282,11 +284,10 @@ def evaluate(
     image-level AUROC against each other class. Results are written to RUN/report.
     """
     from vaelens.localizers.spec import split_specs
-    from vaelens.runs import load_run
     from vaelens.scoring.evaluate import evaluate as evaluate_run
     from vaelens.scoring.evaluation_report import write_evaluation
 
-    loaded = load_run(run)
+    loaded = _loaded(run, accelerator)
     names = None if localizer is None else split_specs(localizer)
     if not loaded.config.of_classes:
         _evaluate_localization(loaded, names, synthetic, root, json, quiet)
@@ -301,6 +302,13 @@ def evaluate(
         return
     print_evaluation(result, loaded)
     print(f"report   {report}")
+
+
+def _loaded(run: Path, accelerator: str | None) -> Run:
+    from vaelens.runs import load_run
+    from vaelens.training.device import pick_device
+
+    return load_run(run, pick_device(accelerator or "auto"))
 
 
 def _evaluate_localization(

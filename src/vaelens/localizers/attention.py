@@ -14,9 +14,10 @@ from vaelens.localizers.base import LearnsNothing, Localization, Localizer, as_b
 
 
 def codes(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Posterior mean and log variance (N, D) of images (N, C, H, W), uint8 or float in [0, 1]."""
+    """Posterior mean and log variance (N, D), where the model is, of images (N, C, H, W), uint8 or float in [0, 1]."""
+    device = next(model.parameters()).device
     with torch.no_grad():
-        parts = [model.encode(batch) for batch in as_batches(images)]  # type: ignore[operator]
+        parts = [model.encode(batch.to(device)) for batch in as_batches(images)]  # type: ignore[operator]
     return torch.cat([mean for mean, _ in parts]), torch.cat([logvar for _, logvar in parts])
 
 
@@ -141,7 +142,7 @@ class KLLocalizer(LearnsNothing):
             mean, logvar = encoding.mean.detach(), encoding.logvar.detach()
             gradient = {"mean": mean.unsqueeze(1), "logvar": torch.expm1(logvar).unsqueeze(1) / 2}
             weights = encoding.weights(gradient, self.attention.variant)
-            maps = self.attention.wrap(encoding, weights, torch.zeros(1, dtype=torch.long))
+            maps = self.attention.wrap(encoding, weights, torch.zeros(1, dtype=torch.long, device=mean.device))
             score = 0.5 * (mean.square() + torch.expm1(logvar) - logvar).sum(1)
             return Localization(_at(maps.overall(), images), score)
 

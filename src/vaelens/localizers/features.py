@@ -138,7 +138,7 @@ class FeatureDictionaryLocalizer(Localizer):
             raise UsageError(f"the state of localizer '{self.name}' does not fit together: fit it again")
         if not state["source"].any():  # what was learned decides, also where weights have come since
             self._resnet = None
-        if not torch.equal(state["source"], self._source()):
+        if not torch.equal(state["source"].cpu(), self._source()):
             raise UsageError(
                 f"localizer '{self.name}' was fitted on features of a ResNet-18, and here are {self.features_from}: pass the "
                 "same weights, block and grid, or fit it again"

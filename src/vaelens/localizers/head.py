@@ -58,7 +58,8 @@ def train_head(signals: Tensor, masks: Tensor, steps: int, seed: int, batch_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = Head(signals.shape[1])
-    head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    device = signals.device.type
+    head.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(head.parameters(), lr=_RATE, weight_decay=1e-2)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=max(steps, 2), pct_start=0.15)
     order = torch.empty(0, dtype=torch.long)
@@ -67,10 +68,10 @@ def train_head(signals: Tensor, masks: Tensor, steps: int, seed: int, batch_size
             if len(order) < batch_size:
                 order = torch.cat([order, torch.randperm(len(signals), generator=generator, device="cpu")])
             chosen, order = order[:batch_size], order[batch_size:]
-            seen, wanted = signals[chosen].float(), masks[chosen].float()
+            seen, wanted = signals[chosen].float(), masks[chosen].to(device).float()
             if bool(torch.rand((), generator=generator) < 0.5):
                 seen, wanted = seen.flip(-1), wanted.flip(-1)
-            with torch.autocast("cpu", torch.bfloat16, enabled=computes_bf16("cpu")):
+            with torch.autocast(device, torch.bfloat16, enabled=computes_bf16(device)):
                 logits = head(seen.contiguous(memory_format=torch.channels_last))
             loss = _loss(logits.float(), wanted)
             optimizer.zero_grad()

@@ -78,7 +78,7 @@ class LearnedLocalizer(Localizer):
         signals, masks = self._examples(normal)
         signed = signals.shape[1] - self._signals.unsigned
         unsigned = [signals[:, at].float().mean() for at in range(signed, signals.shape[1])]  # one by one, to spare memory
-        self._scale = torch.cat([torch.ones(signed), torch.stack(unsigned).clamp_min(1e-8)])
+        self._scale = torch.cat([signals.new_ones(signed, dtype=torch.float32), torch.stack(unsigned).clamp_min(1e-8)])
         signals /= self._scale.half()[:, None, None]
         self._head = train_head(signals, masks, self.steps, self.seed)
         clean = (~masks.flatten(1).any(1)).nonzero().flatten()[:_CLEAN]
@@ -103,7 +103,7 @@ class LearnedLocalizer(Localizer):
         shapes = {_SCALE: (self._signals.count(normal.shape[1]),), _NORMAL: (2, 2)}
         if any(name not in state or state[name].shape != shape for name, shape in shapes.items()):
             raise UsageError(f"the state kept of localizer '{self.name}' is not one of these images")
-        head = Head(len(state[_SCALE]))
+        head = Head(len(state[_SCALE])).to(normal.device)
         try:
             head.load_state_dict(weights)
         except RuntimeError as error:
@@ -138,19 +138,19 @@ class LearnedLocalizer(Localizer):
         generator = torch.Generator("cpu").manual_seed(self.seed)
         middle = len(normal) // 2
         halves = (normal[:middle], normal[middle:])
-        prior = as_floats(normal[:: max(1, len(normal) // 512)]).mean(0, keepdim=True) if self.fixed_camera else None
+        prior = as_floats(normal[:: max(1, len(normal) // 512)].cpu()).mean(0, keepdim=True) if self.fixed_camera else None
         signals, masks = [], []
         bytes_each = 2 * self._signals.count(normal.shape[1]) * normal.shape[2] * normal.shape[3]
         pool = max(2, min(self.pool, _MEMORY // bytes_each))
         for mine, others in (halves, halves[::-1]):
             compared = self._new_signals().fit(others)
-            patches = as_floats(others[:: max(1, len(others) // 256)])
+            patches = as_floats(others[:: max(1, len(others) // 256)].cpu())
             for start in range(0, pool // 2, _BATCH):
                 count = min(_BATCH, pool // 2 - start)
                 chosen = torch.randint(len(mine), (count,), generator=generator)
-                drawn, where = with_defects(as_floats(mine[chosen]), patches, generator, prior=prior, frames=self.frames)
+                drawn, where = with_defects(as_floats(mine[chosen].cpu()), patches, generator, prior=prior, frames=self.frames)
                 if self.brightness:
                     drawn = evened(relit(drawn, generator))
-                signals.append(compared(drawn)[0].half())
+                signals.append(compared(drawn.to(normal.device))[0].half())
                 masks.append(where)
         return torch.cat(signals), torch.cat(masks)

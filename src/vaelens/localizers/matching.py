@@ -137,7 +137,7 @@ class MatchingLocalizer(Localizer):
         height, width = features.shape[1:]
         side = min(self.window, max(height, width) - 1)  # farther there is nothing
         around = functional.pad(self._features[neighbours], (side, side, side, side), mode="replicate")
-        least = torch.full((height, width), torch.inf)
+        least = features.new_full((height, width), torch.inf)
         for down in range(2 * side + 1):
             for right in range(2 * side + 1):
                 there = around[:, :, down : down + height, right : right + width]

@@ -58,7 +58,7 @@ class Places:
         rows, columns, count, _ = asked.shape
         stride = self.block // self.step
         reach = self.window * stride
-        least = torch.full((rows, columns, count), torch.inf)
+        least = asked.new_full((rows, columns, count), torch.inf)
         for y in range(rows):
             for there in range(max(0, y * stride - reach), min(len(self.patches), y * stride + reach + 1)):
                 for right in range(-reach, reach + 1):

@@ -13,6 +13,7 @@ from vaelens.paper.asked import VIDEOS, Asked
 from vaelens.paper.estimate import announce
 from vaelens.paper.trained import Recipe, check_agrees, trained
 from vaelens.runs import Run, load_run
+from vaelens.training.device import pick_device
 
 UCSD: Mapping[str, Mapping[str, Any]] = {
     # Supplementary Table 2: single frames of 100x100.
@@ -69,7 +70,7 @@ def runs_of(recipes: Sequence[Recipe], out: Path, asked: Asked) -> Iterator[Run]
     announce(recipes, out, asked)
     for number, recipe in enumerate(recipes, start=1):
         asked.tell(f"run {number} of {len(recipes)}: {recipe.folder(out)}")
-        yield trained(recipe, out, asked)
+        yield trained(recipe, out, asked).to(pick_device("auto"))
 
 
 def given_runs(asked: Asked, datasets: Sequence[str], objectives: Sequence[str] = ("vae", "beta")) -> list[Run]:
@@ -79,7 +80,7 @@ def given_runs(asked: Asked, datasets: Sequence[str], objectives: Sequence[str] 
         UsageError: another run.
         RunError: no run, or a damaged one.
     """
-    runs = [load_run(path) for path in asked.runs]
+    runs = [load_run(path, pick_device("auto")) for path in asked.runs]
     for run in runs:
         data = run.config.dataset
         if data["name"] not in datasets or run.config.objective not in objectives:

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from vaelens.data.files import shown
 from vaelens.errors import RunError, UsageError, unknown
 from vaelens.localizers import FLOORS, LOCALIZERS, Calibration, Localizer, build_localizer, options_of, parse_spec
+from vaelens.localizers.placed import Placed
 from vaelens.output import write_bytes, writing
 from vaelens.runs.objective import FAMILIES, family_of, localizers_of, main_localizer_of
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from vaelens.runs.config import RunConfig
 
 FOLDER = "localizers"
+_CPU = torch.device("cpu")
 _NEEDS = {family.localizers[0]: objective for objective, family in FAMILIES.items() if family.localizers}
 _MOTION = "floor-motion"  # which takes several frames
 
@@ -41,9 +44,9 @@ def build(spec: str, model: ConvVAE, config: RunConfig) -> Localizer:
     return build_localizer(name, model, **{**_defaults(name, config), **options})
 
 
-def fitted(spec: str, model: ConvVAE, config: RunConfig, normal: Tensor) -> Localizer:
-    """A localizer of a run, fitted on normal images (N, C, H, W), uint8."""
-    return build(spec, model, config).fit(normal)
+def fitted(spec: str, model: ConvVAE, config: RunConfig, normal: Tensor, device: torch.device = _CPU) -> Localizer:
+    """A localizer of a run, fitted on normal images (N, C, H, W), uint8; `device` is where the model is."""
+    return _placed(build(spec, model, config), device).fit(normal)
 
 
 def check_suits(name: str, config: RunConfig) -> None:
@@ -97,15 +100,19 @@ def read_kept(folder: Path, spec: str) -> dict[str, Tensor]:
     return dict(tensors)
 
 
-def restored(folder: Path, spec: str, model: ConvVAE, config: RunConfig, normal: Tensor) -> Localizer:
+def restored(
+    folder: Path, spec: str, model: ConvVAE, config: RunConfig, normal: Tensor, device: torch.device = _CPU
+) -> Localizer:
     """A localizer of a run, fitted as its folder keeps it, or on normal images (N, C, H, W), uint8, where it keeps nothing.
+
+    `device` is where the model is.
 
     Raises:
         UsageError: see `build`.
         RunError: what the folder keeps is damaged, or another localizer's.
     """
     state = {key.removeprefix("state."): value for key, value in read_kept(folder, spec).items() if key.startswith("state.")}
-    localizer = build(spec, model, config)
+    localizer = _placed(build(spec, model, config), device)
     try:
         return localizer.restore(normal, state) if state else localizer.fit(normal)
     except UsageError as error:
@@ -132,6 +139,10 @@ def keep(folder: Path, spec: str, localizer: Localizer, calibration: Calibration
     with writing(folder / FOLDER):
         (folder / FOLDER).mkdir(exist_ok=True)
     write_bytes(_file(folder, spec), content, durable=True)
+
+
+def _placed(localizer: Localizer, device: torch.device) -> Localizer:
+    return localizer if device == _CPU else Placed(localizer, device)
 
 
 def _file(folder: Path, spec: str) -> Path:

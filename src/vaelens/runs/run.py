@@ -93,6 +93,7 @@ class Run:
         config: what was trained on what.
         model: the network, in eval mode.
         metrics: what training came to.
+        device: where the network is.
     """
 
     def __init__(
@@ -105,6 +106,15 @@ class Run:
         self._tensors = tensors
         self._localizers: dict[str, Localizer] = {}
         self._calibrations: dict[str, Calibration] = {}
+        self.device = torch.device("cpu")
+
+    def to(self, device: torch.device | str) -> Run:
+        """Have the network and its localizers work on another device; what a run takes and gives stays in main memory."""
+        self.device = torch.device(device)
+        self.model.to(self.device)
+        self._localizers.clear()
+        self.__dict__.pop("attention", None)
+        return self
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -204,7 +214,7 @@ class Run:
         """
         _check_floats(images)
         with torch.no_grad():
-            maps = (attention or self.attention)(images)
+            maps = (attention or self.attention)(images.to(self.device)).cpu()
         return Explanation(maps, self.z_scores(maps.mean), self.fired(maps.mean, maps.logvar), self.active)
 
     def fired(self, mean: Tensor, logvar: Tensor) -> Tensor:
@@ -256,7 +266,7 @@ class Run:
             UsageError: an unknown localizer or option, or one that the run's kind of model does not allow.
         """
         if spec not in self._localizers:
-            self._localizers[spec] = restored(self.path, spec, self.model, self.config, self.normal_images)
+            self._localizers[spec] = restored(self.path, spec, self.model, self.config, self.normal_images, self.device)
         return self._localizers[spec]
 
     def calibration(self, spec: str) -> Calibration:
@@ -289,11 +299,16 @@ class Run:
         if not self.reconstructs:
             raise UsageError("a run of objective 'anogan' reconstructs nothing: its network has no encoder")
         with torch.no_grad():
-            return self.model.decode(self.model.encode(images)[0] if mean is None else mean)
+            mean = self.model.encode(images.to(self.device))[0] if mean is None else mean.to(self.device)
+            return self.model.decode(mean).cpu()
 
 
-def load_run(path: str | Path) -> Run:
+def load_run(path: str | Path, device: torch.device | str = "cpu") -> Run:
     """Load a run from its folder.
+
+    Args:
+        path: the folder.
+        device: where the network is to work, such as "cuda".
 
     Raises:
         RunError: the folder is missing, incomplete, damaged or from another version; the message says what to do.
@@ -308,7 +323,7 @@ def load_run(path: str | Path) -> Run:
             run.attention  # noqa: B018 - finds the layer
     except UsageError as error:
         raise RunError(f"{shown(folder / CONFIG)} is damaged: {first_line(error)}; train the run again") from error
-    return run
+    return run if torch.device(device) == run.device else run.to(device)
 
 
 def _check_floats(images: Tensor) -> None:

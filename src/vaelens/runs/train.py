@@ -141,12 +141,13 @@ def calibrate(model: ConvVAE, config: RunConfig, train: Tensor, held_out: Tensor
         train: normal training images (N, C, H, W), uint8; at most 8,192 are kept, chosen by the run's seed.
         held_out: normal images (M, C, H, W), uint8, that the training never saw; likewise.
     """
+    device = next(model.parameters()).device
     kept, held_out = _some(train, config), _some(held_out, config)
     tensors = {"normal.images": kept, "held_out.images": held_out}
     if family_of(config).posterior:
-        tensors["held_out.mean"], tensors["held_out.logvar"] = codes(model, held_out)
+        tensors["held_out.mean"], tensors["held_out.logvar"] = (code.cpu() for code in codes(model, held_out))
     for name in localizers_of(config):
-        measured = Calibration.measure(fitted(name, model, config, kept), held_out)
+        measured = Calibration.measure(fitted(name, model, config, kept, device), held_out)
         tensors[f"score.{name}"] = measured.scores
         tensors[f"peak.{name}"] = measured.peaks
     return tensors
@@ -160,16 +161,18 @@ def _some(images: Tensor, config: RunConfig) -> Tensor:
 def _train(
     out: Path, config: RunConfig, split: Split, model: ConvVAE, settings: TrainSettings, resume: bool, progress: bool
 ) -> Run:
+    from vaelens.training.device import pick_device
     from vaelens.training.fit import fit
 
+    device = pick_device(settings.accelerator)
     started = time.monotonic()
     module = family_of(config).module
     result = fit(model, split.train, split.calibration, settings, out, resume=resume, progress=progress, module=module)
-    model.to(memory_format=LAYOUT)  # type: ignore[call-overload] # as in the run that is loaded
+    model.to(device).to(memory_format=LAYOUT)  # type: ignore[call-overload] # as in the run that is loaded
     tensors = calibrate(model, config, split.train.images, split.calibration.images)
-    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    model.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     save_run(out, model, tensors, _metrics(result, split, time.monotonic() - started))
-    return load_run(out)
+    return load_run(out, device)
 
 
 def _metrics(result: FitResult, split: Split, seconds: float) -> dict[str, Any]:

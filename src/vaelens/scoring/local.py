@@ -198,7 +198,7 @@ def _score_batch(
     verdict = run.localize(to_float(images), localizer, false_alarms)
     fired = None
     if run.has_posterior:
-        mean, logvar = verdict.posterior or codes(run.model, images)
+        mean, logvar = verdict.posterior or (code.cpu() for code in codes(run.model, images))
         fired = run.fired(mean, logvar)
     names = [one.item.name for one in loaded]
     figures = verdict.score, verdict.p_value, verdict.flagged, verdict.masks.float().mean((1, 2))

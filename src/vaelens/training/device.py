@@ -31,6 +31,18 @@ def pick_accelerator(requested: str) -> str:
     return requested
 
 
+def pick_device(requested: str) -> torch.device:
+    """Where a run explains and scores: on the GPU with CUDA that is requested, or with "auto" there, else on the CPU.
+
+    Apple's MPS lacks operations that localizers take, so with it they work on the CPU.
+
+    Raises:
+        UsageError: see `pick_accelerator`.
+    """
+    accelerator = pick_accelerator(requested)
+    return torch.device("cuda" if accelerator == "cuda" else "cpu")
+
+
 def pick_precision(requested: str, accelerator: str, has_bf16: Callable[[str], bool] = computes_bf16) -> Precision:
     """Lightning's name of the precision: the one requested, or with "auto" bf16 where `has_bf16(accelerator)`.
 

@@ -1,0 +1,105 @@
+"""Runs whose network is on another device give what they give on the processor; with a GPU where there is one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from vaelens import load_run
+from vaelens.data.images import to_float
+from vaelens.errors import UsageError
+from vaelens.localizers.placed import Placed
+from vaelens.training.device import pick_device
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU with CUDA on this machine")
+DEVICES = [pytest.param("cpu:0", id="cpu"), pytest.param("cuda", marks=needs_cuda, id="cuda")]  # cpu:0 is another than cpu
+LOCALIZERS = [
+    *("attention", "attention:layer=encoder.0", "attention:score=mean-sum", "deviation", "kl", "reconstruction"),
+    *("matching", "matching:neighbours=5", "feature-dictionary", "learned"),
+    *("floor-mean", "floor-neighbours", "floor-contrast"),
+]
+
+
+@pytest.fixture
+def images(folder_run: Path) -> torch.Tensor:
+    return to_float(load_run(folder_run).held_out_images[:8])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("spec", LOCALIZERS)
+def test_localizers_agree(spec: str, device: str, folder_copy: Path, images: torch.Tensor) -> None:
+    here, there = load_run(folder_copy), load_run(folder_copy, device)
+    if spec.endswith("encoder.0"):
+        spec = spec.replace("encoder.0", next(iter(here.attention.layers)))
+    assert isinstance(there.localizer(spec), Placed)
+    expected, found = here.localize(images, spec), there.localize(images, spec)
+    assert found.maps.device.type == found.score.device.type == "cpu"
+    # matrix products on a GPU round to ten bits unless told otherwise
+    atol = float(expected.maps.max()) * (2e-2 if device == "cuda" else 1e-6)
+    torch.testing.assert_close(found.maps, expected.maps, atol=atol, rtol=0)
+    torch.testing.assert_close(found.score, expected.score, atol=atol, rtol=2e-2)
+    assert there.localizer(spec).explains == here.localizer(spec).explains
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_what_a_run_keeps_serves_on_any_device(device: str, folder_copy: Path, images: torch.Tensor) -> None:
+    (folder_copy / "localizers" / "learned.safetensors").unlink(missing_ok=True)
+    fitted = load_run(folder_copy, device).localize(images, "learned")
+    assert (folder_copy / "localizers" / "learned.safetensors").is_file()
+    again, here = load_run(folder_copy, device).localize(images, "learned"), load_run(folder_copy).localize(images, "learned")
+    torch.testing.assert_close(again.maps, fitted.maps, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(here.maps, fitted.maps, atol=2e-2 * float(fitted.maps.max()), rtol=0)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_run_explains_and_reconstructs(device: str, folder_run: Path, images: torch.Tensor) -> None:
+    run = load_run(folder_run)
+    explained, made = run.explain(images), run.reconstruct(images)
+    assert run.to(device) is run
+    elsewhere = run.explain(images)
+    assert elsewhere.maps.signed.device.type == "cpu"
+    scale = float(explained.maps.signed.abs().max())
+    torch.testing.assert_close(elsewhere.maps.signed, explained.maps.signed, atol=1e-2 * scale, rtol=0)
+    torch.testing.assert_close(run.reconstruct(images), made, atol=1e-2, rtol=0)
+    torch.testing.assert_close(run.reconstruct(images, explained.maps.mean), made, atol=1e-2, rtol=0)
+    assert torch.equal(elsewhere.active, explained.active)
+
+
+@needs_cuda
+@pytest.mark.parametrize("objective", ["vae", "ae", "ae-ssim", "anogan"])
+def test_the_commands_on_a_gpu(objective: str, defect_root: Path, tmp_path: Path) -> None:
+    def vaelens(*arguments: str) -> str:
+        command = [sys.executable, "-m", "vaelens", *arguments, "--accelerator", "cuda", "--json", "--quiet"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    out, size = tmp_path / "run", "64" if objective == "anogan" else "32"
+    extra = ["--network", "compact"] if objective == "vae" else []
+    size = "128" if objective in ("ae", "ae-ssim") else size
+    options = ["--root", str(defect_root), "--size", size, "--held-out", "0.5", "--objective", objective, *extra]
+    vaelens("train", "folder", "--out", str(out), "--epochs", "2", "--batch-size", "8", *options)
+    found = json.loads(vaelens("evaluate", str(out)))["localizers"]
+    assert all(0 <= one["auroc"] <= 1 for one in found.values())
+    scored = json.loads(vaelens("score", str(out), str(defect_root / "test" / "spot"), "--out", str(tmp_path / "scored")))
+    assert len(scored["images"]) == 4
+    shutil.rmtree(out / "localizers", ignore_errors=True)
+    here = json.loads(vaelens("evaluate", str(out), "--localizer", "floor-mean"))["localizers"]["floor-mean"]
+    assert here["auroc"] == pytest.approx(found["floor-mean"]["auroc"], abs=1e-3)
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pick_device("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pick_device("auto") == pick_device("cuda") == torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="accelerator 'cuda' is not available"):
+        pick_device("cuda")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("mps") == pick_device("auto") == torch.device("cpu")
