@@ -40,10 +40,10 @@ def test_localizers_agree(spec: str, device: str, folder_copy: Path, images: tor
     assert isinstance(there.localizer(spec), Placed)
     expected, found = here.localize(images, spec), there.localize(images, spec)
     assert found.maps.device.type == found.score.device.type == "cpu"
-    # matrix products on a GPU round to ten bits unless told otherwise
-    atol = float(expected.maps.max()) * (2e-2 if device == "cuda" else 1e-6)
-    torch.testing.assert_close(found.maps, expected.maps, atol=atol, rtol=0)
-    torch.testing.assert_close(found.score, expected.score, atol=atol, rtol=2e-2)
+    # Matrix products on a GPU round to ten bits unless told otherwise, and the unit of a map of so few images with them.
+    close = {"atol": 3e-2, "rtol": 3e-2} if device == "cuda" else {"atol": 1e-6, "rtol": 1e-5}
+    torch.testing.assert_close(found.maps / found.maps.mean(), expected.maps / expected.maps.mean(), **close)
+    torch.testing.assert_close(found.score / found.score.mean(), expected.score / expected.score.mean(), **close)
     assert there.localizer(spec).explains == here.localizer(spec).explains
 
 
@@ -86,12 +86,12 @@ def test_the_commands_on_a_gpu(objective: str, defect_root: Path, tmp_path: Path
     options = ["--root", str(defect_root), "--size", size, "--held-out", "0.5", "--objective", objective, *extra]
     vaelens("train", "folder", "--out", str(out), "--epochs", "2", "--batch-size", "8", *options)
     found = json.loads(vaelens("evaluate", str(out)))["localizers"]
-    assert all(0 <= one["auroc"] <= 1 for one in found.values())
+    assert all(0 <= one["pixel_auroc"] <= 1 for one in found.values())
     scored = json.loads(vaelens("score", str(out), str(defect_root / "test" / "spot"), "--out", str(tmp_path / "scored")))
     assert len(scored["images"]) == 4
     shutil.rmtree(out / "localizers", ignore_errors=True)
     here = json.loads(vaelens("evaluate", str(out), "--localizer", "floor-mean"))["localizers"]["floor-mean"]
-    assert here["auroc"] == pytest.approx(found["floor-mean"]["auroc"], abs=1e-3)
+    assert here["pixel_auroc"] == pytest.approx(found["floor-mean"]["pixel_auroc"], abs=1e-3)
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -268,10 +268,7 @@ def score(
 @app.command(epilog="Example: vaelens evaluate runs/ones --json")
 def evaluate(
     run: RunFolder,
-    localizer: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="separated by commas, with options such as attention:layer=encoder.relu1; default: the run's own"),
-    ] = None,
+    localizer: Annotated[Optional[str], typer.Option(help="such as learned,matching:neighbours=5; default: the run's")] = None,  # noqa: UP045
     synthetic: Annotated[bool, typer.Option("--synthetic", help="on held-out normal images with synthetic defects")] = False,
     accelerator: Accelerator = None,
     root: Root = None,
@@ -340,14 +337,8 @@ def reproduce(
     epochs: Annotated[Optional[int], typer.Option(help="passes over the training images; default: the preset's")] = None,  # noqa: UP045
     seed: Annotated[Optional[int], typer.Option(help="of a figure's runs: weights, order and noise; default: 0")] = None,  # noqa: UP045
     seeds: Annotated[Optional[str], typer.Option(help="of a table's runs; default: 0,1,2")] = None,  # noqa: UP045
-    dataset: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="of table1 and figure5: ucsd-ped1 or ucsd-ped2; default: the one that ROOT has"),
-    ] = None,
-    category: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="of table2 and figure6: one of MVTec AD, may be repeated; default: all that ROOT has"),
-    ] = None,
+    dataset: Annotated[Optional[str], typer.Option(help="ucsd-ped1 or ucsd-ped2; default: the one that ROOT has")] = None,  # noqa: UP045
+    category: Annotated[Optional[list[str]], typer.Option(help="of MVTec AD, repeatable; default: all that ROOT has")] = None,  # noqa: UP045
     preset: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="paper: the paper's networks and settings; small: a compact network at 128x128; default: paper"),

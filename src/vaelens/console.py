@@ -19,6 +19,8 @@ from vaelens.errors import VaelensError
 from vaelens.output import to_json
 from vaelens.training.interrupt import SIGNALS, called
 
+_OF_TORCH = "no current CUDA context"  # said once of each thread that takes gradients on a GPU, and of no consequence
+
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Print one JSON object on stdout; NaN and infinity, which JSON has not, as null."""
@@ -201,7 +203,8 @@ def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: str | None = None
 ) -> None:
     """A warning is for the person where it is ours; a library's, about its own ways, only when debugging."""
-    if category is UserWarning or os.environ.get("VAELENS_DEBUG"):
+    ours = category is UserWarning and _OF_TORCH not in str(message)
+    if ours or os.environ.get("VAELENS_DEBUG"):
         say(f"vaelens: warning: {_one_line(str(message))}")
 
 
