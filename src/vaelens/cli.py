@@ -241,7 +241,7 @@ def score(
     from vaelens.scoring.local import score as score_images
     from vaelens.scoring.sources import Source
 
-    loaded = _loaded(run, accelerator)
+    loaded = _loaded(run, accelerator, quiet)
     images = Source(loaded, source, root, convert)
     with progress_bar("scored", quiet) as progress:
         result = score_images(
@@ -284,7 +284,7 @@ def evaluate(
     from vaelens.scoring.evaluate import evaluate as evaluate_run
     from vaelens.scoring.evaluation_report import write_evaluation
 
-    loaded = _loaded(run, accelerator)
+    loaded = _loaded(run, accelerator, quiet)
     names = None if localizer is None else split_specs(localizer)
     if not loaded.config.of_classes:
         _evaluate_localization(loaded, names, synthetic, root, json, quiet)
@@ -301,11 +301,15 @@ def evaluate(
     print(f"report   {report}")
 
 
-def _loaded(run: Path, accelerator: str | None) -> Run:
+def _loaded(run: Path, accelerator: str | None, quiet: bool = False) -> Run:
     from vaelens.runs import load_run
+    from vaelens.runs.localizers import in_lines
     from vaelens.training.device import pick_device
 
-    return load_run(run, pick_device(accelerator or "auto"))
+    loaded = load_run(run, pick_device(accelerator or "auto"))
+    if not quiet:
+        loaded.fitting = in_lines(lambda line: say(f"vaelens: {line}"))
+    return loaded
 
 
 def _evaluate_localization(

@@ -43,6 +43,16 @@ def test_a_planted_defect_stands_out(learned: LearnedLocalizer, normal: torch.Te
     assert bool((inside.flatten(1).amin(1) > outside.quantile(0.95, dim=1)).all())
 
 
+def test_fitting_tells_how_far_it_is(model: torch.nn.Module, normal: torch.Tensor) -> None:
+    told: list[tuple[int, int]] = []
+    localizer = LearnedLocalizer(model, pool=8, steps=5)
+    localizer.progress = lambda done, total: told.append((done, total))
+    localizer.fit(normal)
+    assert told == sorted(told)
+    assert (told[0], told[-1]) == ((0, 1000), (1000, 1000))
+    assert len(set(told)) >= 6
+
+
 def test_what_is_kept_gives_the_same_maps(learned: LearnedLocalizer, model: torch.nn.Module, normal: torch.Tensor) -> None:
     images = normal[:3].float() / 255
     again = LearnedLocalizer(model).restore(normal, learned.state())

@@ -18,7 +18,7 @@ from vaelens.errors import RunError, UsageError
 from vaelens.localizers import Calibration, build_localizer
 from vaelens.localizers import features as features_module
 from vaelens.runs import RunConfig, load_run
-from vaelens.runs.localizers import suitable
+from vaelens.runs.localizers import in_lines, suitable
 from vaelens.runs.train import train_run
 
 KEPT = "feature-dictionary"
@@ -238,3 +238,19 @@ def test_a_run_of_the_first_format_is_one_line(folder_copy: Path) -> None:
     with pytest.raises(RunError, match=r"has format 1 .* with format 2; use that version, or train the run again") as error:
         load_run(folder_copy)
     assert "\n" not in str(error.value)
+
+
+def test_a_run_tells_how_far_fitting_is(folder_copy: Path) -> None:
+    (folder_copy / "localizers" / "learned.safetensors").unlink(missing_ok=True)
+    lines: list[str] = []
+    run = load_run(folder_copy)
+    run.fitting = in_lines(lines.append)
+    run.calibration("learned")
+    assert lines[0] == "fitting localizer 'learned', which may take minutes"
+    assert lines[-1] == "fitting localizer 'learned', which may take minutes: 100 %"
+    assert len(lines) == len(set(lines)) <= 11
+    run = load_run(folder_copy)
+    run.fitting = in_lines(lines.append)
+    count = len(lines)
+    run.localizer("learned")  # as it was kept
+    assert len(lines) == count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -34,10 +34,12 @@ class Localizer(ABC):
     Attributes:
         name: its name in the registry.
         explains: one line on what the map shows.
+        progress: called with work done and work in all, where `fit` takes minutes.
     """
 
     name: ClassVar[str]
     explains: ClassVar[str]
+    progress: Callable[[int, int], None] | None = None
 
     @abstractmethod
     def fit(self, normal: Tensor) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -46,10 +47,18 @@ class Head(nn.Module):
         return functional.pixel_shuffle(self.out(features), 2)[:, 0, :height, :width]
 
 
-def train_head(signals: Tensor, masks: Tensor, steps: int, seed: int, batch_size: int = 16) -> Head:
+def train_head(
+    signals: Tensor,
+    masks: Tensor,
+    steps: int,
+    seed: int,
+    batch_size: int = 16,
+    done: Callable[[int], None] | None = None,
+) -> Head:
     """Train a head on signals (N, c, H, W) of images with synthetic defects and their masks (N, H, W), bool.
 
-    Adam with decoupled weight decay and one cycle of the learning rate; cross entropy and the Dice loss of a batch.
+    Adam with decoupled weight decay and one cycle of the learning rate; cross entropy and the Dice loss of a batch. `done` is
+    called before each step with the number of those taken.
 
     Returns:
         The head in eval mode. The global random state is left as it was.
@@ -64,7 +73,9 @@ def train_head(signals: Tensor, masks: Tensor, steps: int, seed: int, batch_size
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=max(steps, 2), pct_start=0.15)
     order = torch.empty(0, dtype=torch.long)
     with torch.enable_grad():
-        for _ in range(steps):
+        for step in range(steps):
+            if done is not None:
+                done(step)
             if len(order) < batch_size:
                 order = torch.cat([order, torch.randperm(len(signals), generator=generator, device="cpu")])
             chosen, order = order[:batch_size], order[batch_size:]

@@ -21,6 +21,7 @@ _MEMORY = 1 << 30  # bytes that the signals to learn from may take
 _FLOOR = 0.1  # of the matched deviation, in units of its mean
 _CLEAN = 256  # images without a defect that both are standardised on
 _LEAST_SPREAD = 1e-3
+_DRAWN = 0.25  # of the time of fitting, about, goes into drawing defects and comparing
 _SCALE, _NORMAL = "scale", "normal"
 
 
@@ -80,13 +81,16 @@ class LearnedLocalizer(Localizer):
         unsigned = [signals[:, at].float().mean() for at in range(signed, signals.shape[1])]  # one by one, to spare memory
         self._scale = torch.cat([signals.new_ones(signed, dtype=torch.float32), torch.stack(unsigned).clamp_min(1e-8)])
         signals /= self._scale.half()[:, None, None]
-        self._head = train_head(signals, masks, self.steps, self.seed)
+        self._head = train_head(
+            signals, masks, self.steps, self.seed, done=lambda step: self._tell(_DRAWN + (1 - _DRAWN) * step / self.steps)
+        )
         clean = (~masks.flatten(1).any(1)).nonzero().flatten()[:_CLEAN]
         if not len(clean):
             raise UsageError(f"localizer 'learned' drew a defect on each of {len(masks)} images; raise pool")
         both = torch.cat([torch.stack(self._both(batch.float())) for batch in torch.split(signals[clean], _BATCH)], 1)
         self._normal = torch.stack([both.mean((1, 2, 3)), both.std((1, 2, 3)).clamp_min(_LEAST_SPREAD)], 1)
         self._signals.fit(normal)
+        self._tell(1.0)
         return self
 
     def state(self) -> dict[str, Tensor]:
@@ -133,13 +137,18 @@ class LearnedLocalizer(Localizer):
             odds = smoothed(self._head(signals), 1.0)
         return odds, (signals[:, -1].clamp_min(0) + _FLOOR).log()
 
+    def _tell(self, share: float) -> None:
+        if self.progress is not None:
+            self.progress(round(1000 * share), 1000)
+
     def _examples(self, normal: Tensor) -> tuple[Tensor, Tensor]:
         """Signals (N, c, H, W), float16, of images with synthetic defects, and their masks (N, H, W)."""
         generator = torch.Generator("cpu").manual_seed(self.seed)
         middle = len(normal) // 2
         halves = (normal[:middle], normal[middle:])
         prior = as_floats(normal[:: max(1, len(normal) // 512)].cpu()).mean(0, keepdim=True) if self.fixed_camera else None
-        signals, masks = [], []
+        signals: list[Tensor] = []
+        masks: list[Tensor] = []
         bytes_each = 2 * self._signals.count(normal.shape[1]) * normal.shape[2] * normal.shape[3]
         pool = max(2, min(self.pool, _MEMORY // bytes_each))
         for mine, others in (halves, halves[::-1]):
@@ -151,6 +160,7 @@ class LearnedLocalizer(Localizer):
                 drawn, where = with_defects(as_floats(mine[chosen].cpu()), patches, generator, prior=prior, frames=self.frames)
                 if self.brightness:
                     drawn = evened(relit(drawn, generator))
+                self._tell(_DRAWN * sum(len(part) for part in masks) / pool)
                 signals.append(compared(drawn.to(normal.device))[0].half())
                 masks.append(where)
         return torch.cat(signals), torch.cat(masks)

@@ -26,6 +26,7 @@ class Placed(Localizer):
         self.device = device
 
     def fit(self, normal: Tensor) -> Self:
+        self.of.progress = self.progress
         self.of.fit(normal.to(self.device))
         return self
 
@@ -33,6 +34,7 @@ class Placed(Localizer):
         return {name: value.cpu() for name, value in self.of.state().items()}
 
     def restore(self, normal: Tensor, state: Mapping[str, Tensor]) -> Self:
+        self.of.progress = self.progress
         self.of.restore(normal.to(self.device), {name: value.to(self.device) for name, value in state.items()})
         return self
 

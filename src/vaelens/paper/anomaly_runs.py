@@ -13,6 +13,7 @@ from vaelens.paper.asked import VIDEOS, Asked
 from vaelens.paper.estimate import announce
 from vaelens.paper.trained import Recipe, check_agrees, trained
 from vaelens.runs import Run, load_run
+from vaelens.runs.localizers import in_lines
 from vaelens.training.device import pick_device
 
 UCSD: Mapping[str, Mapping[str, Any]] = {
@@ -82,6 +83,7 @@ def given_runs(asked: Asked, datasets: Sequence[str], objectives: Sequence[str] 
     """
     runs = [load_run(path, pick_device("auto")) for path in asked.runs]
     for run in runs:
+        run.fitting = in_lines(asked.tell)
         data = run.config.dataset
         if data["name"] not in datasets or run.config.objective not in objectives:
             raise UsageError(

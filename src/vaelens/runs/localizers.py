@@ -6,6 +6,7 @@ RUN/localizers/NAME.safetensors     the state of a localizer, and its scores of 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,11 +102,17 @@ def read_kept(folder: Path, spec: str) -> dict[str, Tensor]:
 
 
 def restored(
-    folder: Path, spec: str, model: ConvVAE, config: RunConfig, normal: Tensor, device: torch.device = _CPU
+    folder: Path,
+    spec: str,
+    model: ConvVAE,
+    config: RunConfig,
+    normal: Tensor,
+    device: torch.device = _CPU,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Localizer:
     """A localizer of a run, fitted as its folder keeps it, or on normal images (N, C, H, W), uint8, where it keeps nothing.
 
-    `device` is where the model is.
+    `device` is where the model is; `progress` is called with work done and work in all, where fitting takes minutes.
 
     Raises:
         UsageError: see `build`.
@@ -113,6 +120,7 @@ def restored(
     """
     state = {key.removeprefix("state."): value for key, value in read_kept(folder, spec).items() if key.startswith("state.")}
     localizer = _placed(build(spec, model, config), device)
+    localizer.progress = progress
     try:
         return localizer.restore(normal, state) if state else localizer.fit(normal)
     except UsageError as error:
@@ -121,6 +129,19 @@ def restored(
         raise RunError(
             f"{shown(_file(folder, spec))} cannot be used ({error}); remove it, and the localizer is fitted anew"
         ) from error
+
+
+def in_lines(tell: Callable[[str], None]) -> Callable[[str, int, int], None]:
+    """A `Run.fitting` that tells people in lines how far it is, at each tenth."""
+    told: dict[str, int] = {}
+
+    def fitting(name: str, done: int, total: int) -> None:
+        tenth = 10 * done // total
+        if tenth > told.get(name, -1):
+            told[name] = tenth
+            tell(f"fitting localizer '{name}', which may take minutes" + (f": {tenth}0 %" if tenth else ""))
+
+    return fitting
 
 
 def forget(folder: Path) -> None:

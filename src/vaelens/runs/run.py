@@ -12,10 +12,10 @@ Loading a run reads YAML and safetensors: nothing in it is ever unpickled or exe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,7 @@ class Run:
         model: the network, in eval mode.
         metrics: what training came to.
         device: where the network is.
+        fitting: called with a localizer's name, work done and work in all, where fitting takes minutes; None: nobody is told.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Run:
         self._localizers: dict[str, Localizer] = {}
         self._calibrations: dict[str, Calibration] = {}
         self.device = torch.device("cpu")
+        self.fitting: Callable[[str, int, int], None] | None = None
 
     def to(self, device: torch.device | str) -> Run:
         """Have the network and its localizers work on another device; what a run takes and gives stays in main memory."""
@@ -266,7 +268,8 @@ class Run:
             UsageError: an unknown localizer or option, or one that the run's kind of model does not allow.
         """
         if spec not in self._localizers:
-            self._localizers[spec] = restored(self.path, spec, self.model, self.config, self.normal_images, self.device)
+            told = None if self.fitting is None else partial(self.fitting, spec)
+            self._localizers[spec] = restored(self.path, spec, self.model, self.config, self.normal_images, self.device, told)
         return self._localizers[spec]
 
     def calibration(self, spec: str) -> Calibration:

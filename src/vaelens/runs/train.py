@@ -18,7 +18,7 @@ from vaelens.models import LAYOUT, ConvVAE, build
 from vaelens.runs.config import RunConfig
 from vaelens.runs.data import Split, load_split
 from vaelens.runs.folder import METRICS, alone, check_place, clear, read_metrics, save_run
-from vaelens.runs.localizers import fitted
+from vaelens.runs.localizers import fitted, in_lines
 from vaelens.runs.new import configured, resumed
 from vaelens.runs.objective import family_of, localizers_of
 from vaelens.runs.run import Run, load_run
@@ -127,7 +127,7 @@ def train_run(
         run = _train(out, config, split, model, training, resume, progress)
     if run.main_localizer not in localizers_of(config):  # which were fitted and calibrated with the run
         if notice is not None:
-            notice(f"fitting localizer '{run.main_localizer}', which may take minutes")
+            run.fitting = in_lines(notice)
         run.calibration(run.main_localizer)  # so that scoring need not; stopped here, the first scoring does it
     return run
 
