@@ -81,7 +81,7 @@ def test_the_commands_on_a_gpu(objective: str, defect_root: Path, tmp_path: Path
         return done.stdout
 
     out, size = tmp_path / "run", "64" if objective == "anogan" else "32"
-    extra = ["--network", "compact"] if objective == "vae" else []
+    extra = ["--network", "compact", "--localizer", "learned:pool=64:steps=20"] if objective == "vae" else []
     size = "128" if objective in ("ae", "ae-ssim") else size
     options = ["--root", str(defect_root), "--size", size, "--held-out", "0.5", "--objective", objective, *extra]
     vaelens("train", "folder", "--out", str(out), "--epochs", "2", "--batch-size", "8", *options)

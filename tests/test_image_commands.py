@@ -25,9 +25,10 @@ def vaelens(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[st
 
 def test_the_main_job_on_a_folder_of_images(defect_root: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    options = ("--epochs", 1, "--size", 32, "--latents", 4, "--held-out", 0.5, "--quiet")
+    options = ("--epochs", 1, "--size", 32, "--latents", 4, "--held-out", 0.5, "--localizer", "learned:pool=32:steps=20")
     trained = vaelens("train", "folder", "--root", defect_root, "--out", run, *options)
     assert "of 4 latents active" in trained.stdout
+    assert "fitting localizer 'learned:pool=32:steps=20', which may take minutes: 50 %" in trained.stderr
     scored = vaelens("score", run, defect_root / "test", "--out", tmp_path / "scored", "--false-alarms", 0.2, "--quiet")
     assert "14 images" in scored.stdout
     rows = pq.read_table(tmp_path / "scored" / "scores.parquet").to_pylist()

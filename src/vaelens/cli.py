@@ -113,6 +113,7 @@ def train(
     beta: Annotated[Optional[float], typer.Option(help="weight of the KL divergence, with --objective beta")] = None,  # noqa: UP045
     latents: Annotated[Optional[int], typer.Option(help="number of latents; default: 32")] = None,  # noqa: UP045
     layer: Annotated[Optional[str], typer.Option(help="layer to explain; default: the last feature map")] = None,  # noqa: UP045
+    localizer: Annotated[Optional[str], typer.Option(help="that scores, such as matching; default: of images learned")] = None,  # noqa: UP045
     epochs: Annotated[Optional[int], typer.Option(help="passes over the training images; default: the paper's")] = None,  # noqa: UP045
     batch_size: Annotated[Optional[int], typer.Option(help="images per step")] = None,  # noqa: UP045
     learning_rate: Annotated[Optional[float], typer.Option(help="of Adam")] = None,  # noqa: UP045
@@ -168,6 +169,7 @@ def train(
             network=network,
             latent_dim=latents,
             layer=layer,
+            localizer=localizer,
             objective=objective,
             augmentation=augment,
             resume=resume,

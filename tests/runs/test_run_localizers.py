@@ -18,7 +18,7 @@ from vaelens.errors import RunError, UsageError
 from vaelens.localizers import Calibration, build_localizer
 from vaelens.localizers import features as features_module
 from vaelens.runs import RunConfig, load_run
-from vaelens.runs.localizers import in_lines, suitable
+from vaelens.runs.localizers import in_lines, keep, read_kept, suitable
 from vaelens.runs.train import train_run
 
 KEPT = "feature-dictionary"
@@ -79,7 +79,7 @@ def test_what_is_kept_is_the_calibration_of_held_out_images(folder_copy: Path) -
     assert torch.equal(kept["peak"], expected.peaks)
 
 
-def test_with_options_a_calibration_is_measured_and_not_kept(folder_copy: Path) -> None:
+def test_one_with_options_is_kept_by_itself(folder_copy: Path) -> None:
     run = load_run(folder_copy)
     spec = "matching:neighbours=2:window=0"
     found = run.calibration(spec)
@@ -87,7 +87,50 @@ def test_with_options_a_calibration_is_measured_and_not_kept(folder_copy: Path) 
     assert torch.allclose(found.scores, Calibration.measure(localizer, run.held_out_images).scores)
     assert not torch.allclose(found.scores, run.calibration("matching").scores)
     assert run.calibration(spec) is found
-    assert not (folder_copy / "localizers").exists()
+    kept = load_run(folder_copy).calibration(spec)
+    assert torch.equal(kept.scores, found.scores)
+    assert not torch.allclose(kept.scores, load_run(folder_copy).calibration("matching").scores)
+
+
+@pytest.mark.parametrize("value", ["../out", "x" * 300, "\u2028 é", "con.txt"])
+def test_whatever_options_hold_it_is_kept_in_its_folder(folder_copy: Path, value: str) -> None:
+    one, other = (Calibration(torch.tensor([score]), torch.tensor([score])) for score in (1.0, 2.0))
+    model = load_run(folder_copy).model
+    for end, calibration in (("1", one), ("2", other)):
+        keep(folder_copy, f"floor-mean:note={value}{end}", build_localizer("floor-mean", model), calibration)
+    assert len(list((folder_copy / "localizers").iterdir())) == 2
+    assert read_kept(folder_copy, f"floor-mean:note={value}1")["score"] == 1
+    assert read_kept(folder_copy, f"floor-mean:note={value}2")["score"] == 2
+    assert not read_kept(folder_copy, "floor-mean")
+
+
+def test_a_run_scores_by_the_localizer_that_was_chosen(defect_root: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"size": 32, "network": "compact", "held_out": 0.5, "latent_dim": 4}
+    spec = "learned:pool=8:steps=2"
+    run = train_run(
+        tmp_path / "run", "folder", root=defect_root, epochs=1, batch_size=8, progress=False, localizer=spec, **options
+    )
+    assert run.main_localizer == load_run(run.path).main_localizer == spec
+    assert suitable(run.config)[0] == spec
+    assert len(read_kept(run.path, spec)["score"]) == 20  # calibrated with the training
+    assert run.localize(to_float(run.held_out_images[:2])).localizer == spec
+    with pytest.raises(UsageError, match="has localizer 'learned:pool=8:steps=2', not 'matching'"):
+        train_run(run.path, "folder", root=defect_root, resume=True, localizer="matching")
+
+
+@pytest.mark.parametrize(
+    ("localizer", "message"),
+    [
+        ("learnt", "unknown localizer 'learnt'"),
+        ("learned:steps=0", "steps"),
+        ("learned:depth=3", "unknown option of localizer 'learned' 'depth'"),
+        ("anogan", "takes a model of its own"),
+    ],
+)
+def test_one_that_cannot_be_is_refused_before_training(localizer: str, message: str, defect_root: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        train_run(tmp_path / "run", "folder", root=defect_root, size=32, localizer=localizer, progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_thresholds_change_with_the_rate_and_nothing_is_fitted_for_it(folder_copy: Path, fits: list[int]) -> None:

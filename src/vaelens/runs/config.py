@@ -35,7 +35,8 @@ class RunConfig:
             held_out, seed, preparation (how files become images; None for data sets of classes).
         network: name, input_shape, latent_dim.
         training: the training settings (see `vaelens.training.TrainSettings`).
-        explain: layer (None for the last feature map), fixed_camera (whether a place shows the same thing in every image).
+        explain: layer (None for the last feature map), fixed_camera (whether a place shows the same thing in every image) and,
+            where one was chosen, localizer (which scores where none is named).
         objective: one of `OBJECTIVES`.
         vaelens: the version that wrote it.
         format: of the run folder.
@@ -124,6 +125,7 @@ class RunConfig:
         for size in network["input_shape"]:
             _check_type("network.input_shape", size, int)
         _check_type("explain.layer", self.explain["layer"], str | None)
+        _check_type("explain.localizer", self.explain.get("localizer"), str | None)
         if not isinstance(self.explain["fixed_camera"], bool):
             raise TypeError(f"explain.fixed_camera is {brief(self.explain['fixed_camera'])}")
         _check_type("objective", self.objective, str)

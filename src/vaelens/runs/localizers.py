@@ -1,14 +1,17 @@
 """The localizers of a run: fitted on its normal images, and what takes long to learn kept in its folder.
 
-RUN/localizers/NAME.safetensors     the state of a localizer, and its scores of the run's held-out images
+RUN/localizers/NAME.safetensors     the state of a localizer, and its scores of the run's held-out images; with options behind
+                                    the name, spelt so that they can be a file's
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import torch
 from safetensors import SafetensorError
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 FOLDER = "localizers"
 _CPU = torch.device("cpu")
+_LONGEST = 200  # characters of a file's name that the localizer's takes
 _NEEDS = {family.localizers[0]: objective for objective, family in FAMILIES.items() if family.localizers}
 _MOTION = "floor-motion"  # which takes several frames
 
@@ -76,17 +80,17 @@ def suitable(config: RunConfig) -> tuple[str, ...]:
         return own
     several = config.dataset["preparation"]["frames"] > 1
     main = main_localizer_of(config)
-    return (main, *(name for name in own if name != main), *(name for name in FLOORS if several or name != _MOTION))
+    return tuple(dict.fromkeys((main, *own, *(name for name in FLOORS if several or name != _MOTION))))
 
 
 def read_kept(folder: Path, spec: str) -> dict[str, Tensor]:
-    """What a run's folder keeps of a localizer; empty where it keeps nothing, as of any with options.
+    """What a run's folder keeps of a localizer; empty where it keeps nothing.
 
     Raises:
         RunError: the file is damaged.
     """
     path = _file(folder, spec)
-    if _has_options(spec) or not path.is_file():
+    if not path.is_file():
         return {}
     try:
         tensors = load(path.read_bytes())
@@ -151,9 +155,7 @@ def forget(folder: Path) -> None:
 
 
 def keep(folder: Path, spec: str, localizer: Localizer, calibration: Calibration) -> None:
-    """Keep a localizer's state and calibration in the run's folder; not those of one with options."""
-    if _has_options(spec):
-        return
+    """Keep a localizer's state and calibration in the run's folder."""
     tensors = {f"state.{key}": value for key, value in localizer.state().items()}
     tensors |= {"score": calibration.scores, "peak": calibration.peaks}
     content = save({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
@@ -167,11 +169,10 @@ def _placed(localizer: Localizer, device: torch.device) -> Localizer:
 
 
 def _file(folder: Path, spec: str) -> Path:
-    return folder / FOLDER / f"{spec}.safetensors"
-
-
-def _has_options(spec: str) -> bool:
-    return ":" in spec
+    name = quote(spec, safe="=,")
+    if len(name) > _LONGEST:
+        name = f"{name[:_LONGEST]}-{hashlib.sha256(spec.encode()).hexdigest()[:16]}"
+    return folder / FOLDER / f"{name}.safetensors"
 
 
 def _defaults(name: str, config: RunConfig) -> dict[str, Any]:

@@ -96,7 +96,11 @@ def configured(dataset: str, root: Path | None, asked: Mapping[str, Any], settin
             "latent_dim": whole("latent_dim", latents, most=MOST_LATENTS),
         },
         training=chosen.to_dict(),
-        explain={"layer": asked["layer"], "fixed_camera": DEFAULTS[dataset].fixed_camera if fixed is None else bool(fixed)},
+        explain={
+            "layer": asked["layer"],
+            "fixed_camera": DEFAULTS[dataset].fixed_camera if fixed is None else bool(fixed),
+            **({} if asked["localizer"] is None else {"localizer": asked["localizer"]}),
+        },
         objective=objective,
     )
 
@@ -123,6 +127,7 @@ def resumed(out: Path, dataset: str, root: Path | None, asked: Mapping[str, Any]
         "network": config.network["name"],
         "latent_dim": config.network["latent_dim"],
         "layer": config.explain["layer"],
+        "localizer": config.explain.get("localizer"),
         "objective": config.objective,
     }
     given = {"data set": dataset, **asked, **settings}

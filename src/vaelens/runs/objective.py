@@ -72,7 +72,10 @@ def localizers_of(config: RunConfig) -> tuple[str, ...]:
 
 
 def main_localizer_of(config: RunConfig) -> str:
-    """The localizer that scores where none is named."""
+    """The localizer that scores where none is named, with its options."""
+    chosen: str | None = config.explain.get("localizer")
+    if chosen is not None:
+        return chosen
     if not family_of(config).posterior:
         return localizers_of(config)[0]
     return "deviation" if config.of_classes else "learned"

@@ -18,9 +18,10 @@ from vaelens.models import LAYOUT, ConvVAE, build
 from vaelens.runs.config import RunConfig
 from vaelens.runs.data import Split, load_split
 from vaelens.runs.folder import METRICS, alone, check_place, clear, read_metrics, save_run
+from vaelens.runs.localizers import build as build_localizer
 from vaelens.runs.localizers import fitted, in_lines
 from vaelens.runs.new import configured, resumed
-from vaelens.runs.objective import family_of, localizers_of
+from vaelens.runs.objective import family_of, localizers_of, main_localizer_of
 from vaelens.runs.run import Run, load_run
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def train_run(
     network: str | None = None,
     latent_dim: int | None = None,
     layer: str | None = None,
+    localizer: str | None = None,
     objective: str | None = None,
     augmentation: str | None = None,
     resume: bool = False,
@@ -71,6 +73,8 @@ def train_run(
         network: one of `vaelens.models.NETWORKS`; None: the objective's, or what suits the data set.
         latent_dim: number of latents D; None: 32, 100 without a posterior.
         layer: dotted name of the layer to explain; None for the last feature map.
+        localizer: which scores where none is named, with options if need be, such as "learned:pool=2000:steps=2000"; None:
+            "learned", of data sets of classes "deviation", without a posterior the objective's own.
         objective: "vae"; "beta", a VAE whose `kl_weight` is beta; "ae" or "ae-ssim", an autoencoder; "anogan", a generative
             adversarial network; None: "vae".
         augmentation: what is done to training images at random, as `vaelens.data.augment.parse` reads it; None: "auto".
@@ -102,6 +106,7 @@ def train_run(
         "network": network,
         "latent_dim": latent_dim,
         "layer": layer,
+        "localizer": localizer,
         "objective": objective,
         "augmentation": augmentation,
     }
@@ -120,6 +125,7 @@ def train_run(
     _check_counts(split)
     model = _initial_model(config, training.seed)
     _check_layer(model, config)
+    build_localizer(main_localizer_of(config), model, config)  # its options
     with alone(out):
         if not resume:
             clear(out, overwrite)
