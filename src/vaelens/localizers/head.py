@@ -17,7 +17,7 @@ _PRIOR = -3.0  # logit: defects are rare
 
 
 class Head(nn.Module):
-    """A U-Net of a quarter of a million parameters that works at half the images' resolution.
+    """A U-Net of 0.8 million parameters that works at half the images' resolution.
 
     Args:
         signals: number of channels that it reads.

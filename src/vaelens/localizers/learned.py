@@ -48,8 +48,8 @@ class LearnedLocalizer(Localizer):
     """
 
     name: ClassVar[str] = "learned"
-    POOL: ClassVar[int] = 2000
-    STEPS: ClassVar[int] = 2000
+    POOL: ClassVar[int] = 8000
+    STEPS: ClassVar[int] = 6000
     explains: ClassVar[str] = "a head on the VAE's signals, trained on synthetic defects alone, with the matched deviation"
 
     def __init__(
