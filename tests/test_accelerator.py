@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import subprocess
@@ -45,6 +46,7 @@ def test_localizers_agree(spec: str, device: str, folder_copy: Path, images: tor
     torch.testing.assert_close(found.maps / found.maps.mean(), expected.maps / expected.maps.mean(), **close)
     torch.testing.assert_close(found.score / found.score.mean(), expected.score / expected.score.mean(), **close)
     assert there.localizer(spec).explains == here.localizer(spec).explains
+    assert copy.copy(there.localizer(spec)).name == here.localizer(spec).name
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -44,4 +44,6 @@ class Placed(Localizer):
         return Localization(found.maps.cpu(), found.score.cpu(), posterior)
 
     def __getattr__(self, name: str) -> Any:
+        if name == "of":  # of a copy that is being made
+            raise AttributeError(name)
         return getattr(self.of, name)
