@@ -163,13 +163,16 @@ class Done:
 @pytest.fixture(scope="session")
 def cli() -> Callable[..., Done]:
     """Runs a command line in this process, as `vaelens` does, without the seconds that importing torch takes."""
+    from vaelens import option_values
     from vaelens.cli import app
     from vaelens.console import run_command
 
     def run(*arguments: Any) -> Done:
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = run_command(lambda: app([str(a) for a in arguments], standalone_mode=False))
+            code = run_command(
+                lambda: app([str(a) for a in arguments], standalone_mode=False), lambda: option_values.names_of(app)
+            )
         return Done(code, out.getvalue(), err.getvalue())
 
     return run
