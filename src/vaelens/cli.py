@@ -14,6 +14,7 @@ from vaelens.console import (
     downloading,
     ignore_signals,
     mend_streams,
+    notice,
     print_json,
     progress_bar,
     run_command,
@@ -176,7 +177,7 @@ def train(
             overwrite=overwrite,
             progress=not quiet,
             downloading=downloading,
-            notice=lambda line: say(f"vaelens: {line}"),
+            notice=notice,
             **settings,
         )
     except (TrainingInterrupted, Stopped) as error:
@@ -289,7 +290,7 @@ def evaluate(
     loaded = _loaded(run, accelerator, quiet)
     names = None if localizer is None else split_specs(localizer)
     if not loaded.config.of_classes:
-        _evaluate_localization(loaded, names, synthetic, root, json, quiet)
+        _evaluate_defects(loaded, names, synthetic, root, json, quiet)
         return
     if synthetic:
         raise UsageError("--synthetic is for runs of images with defects, not of classes; leave it out")
@@ -309,14 +310,11 @@ def _loaded(run: Path, accelerator: str | None, quiet: bool = False) -> Run:
     from vaelens.training.device import pick_device
 
     loaded = load_run(run, pick_device(accelerator or "auto"))
-    if not quiet:
-        loaded.fitting = in_lines(lambda line: say(f"vaelens: {line}"))
+    loaded.fitting = None if quiet else in_lines(notice)
     return loaded
 
 
-def _evaluate_localization(
-    run: Run, names: list[str] | None, synthetic: bool, root: Path | None, json: bool, quiet: bool
-) -> None:
+def _evaluate_defects(run: Run, names: list[str] | None, synthetic: bool, root: Path | None, json: bool, quiet: bool) -> None:
     from vaelens.runs.data import load_defects
     from vaelens.scoring.localization import evaluate_localization
     from vaelens.scoring.localization_report import write_localization
@@ -345,10 +343,7 @@ def reproduce(
     seeds: Annotated[Optional[str], typer.Option(help="of a table's runs; default: 0,1,2")] = None,  # noqa: UP045
     dataset: Annotated[Optional[str], typer.Option(help="ucsd-ped1 or ucsd-ped2; default: the one that ROOT has")] = None,  # noqa: UP045
     category: Annotated[Optional[list[str]], typer.Option(help="of MVTec AD, repeatable; default: all that ROOT has")] = None,  # noqa: UP045
-    preset: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="paper: the paper's networks and settings; small: a compact network at 128x128; default: paper"),
-    ] = None,
+    preset: Annotated[Optional[str], typer.Option(help="paper, or small: a compact network at 128x128; default: paper")] = None,  # noqa: UP045
     runs: Annotated[Optional[list[Path]], typer.Option("--run", help="a run to use, and not to train one")] = None,  # noqa: UP045
     overwrite: Overwrite = False,
     json: Json = False,
@@ -374,7 +369,7 @@ def reproduce(
             preset=preset,
             overwrite=overwrite,
             progress=not quiet,
-            notice=None if quiet else lambda line: say(f"vaelens: {line}"),
+            notice=None if quiet else notice,
         )
     except Stopped as error:
         if not (out / "runs").is_dir():

@@ -47,6 +47,11 @@ def say(message: str) -> None:
         print(message, file=sys.stderr, flush=True)
 
 
+def notice(line: str) -> None:
+    """The same, under the program's name."""
+    say(f"vaelens: {line}")
+
+
 @contextmanager
 def progress_bar(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr; a line at the end of each tenth where stderr is no terminal; nothing when quiet."""

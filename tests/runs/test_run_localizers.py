@@ -107,9 +107,19 @@ def test_whatever_options_hold_it_is_kept_in_its_folder(folder_copy: Path, value
 def test_a_run_scores_by_the_localizer_that_was_chosen(defect_root: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"size": 32, "network": "compact", "held_out": 0.5, "latent_dim": 4}
     spec = "learned:pool=8:steps=2"
+    lines: list[str] = []
     run = train_run(
-        tmp_path / "run", "folder", root=defect_root, epochs=1, batch_size=8, progress=False, localizer=spec, **options
+        tmp_path / "run",
+        "folder",
+        root=defect_root,
+        epochs=1,
+        batch_size=8,
+        progress=False,
+        localizer=spec,
+        notice=lines.append,
+        **options,
     )
+    assert not any("fitting" in line for line in lines)  # of which progress=False wants nothing
     assert run.main_localizer == load_run(run.path).main_localizer == spec
     assert suitable(run.config)[0] == spec
     assert len(read_kept(run.path, spec)["score"]) == 20  # calibrated with the training

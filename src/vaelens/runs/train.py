@@ -132,7 +132,7 @@ def train_run(
         config.save(out)
         run = _train(out, config, split, model, training, resume, progress)
     if run.main_localizer not in localizers_of(config):  # which were fitted and calibrated with the run
-        if notice is not None:
+        if notice is not None and progress:
             run.fitting = in_lines(notice)
         run.calibration(run.main_localizer)  # so that scoring need not; stopped here, the first scoring does it
     return run
