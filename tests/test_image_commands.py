@@ -99,7 +99,7 @@ def test_a_data_set_that_has_moved(folder_copy: Path, defect_root: Path, tmp_pat
         (("digits", "--size", "32"), "size"),
         (("digits", "--frames", "3"), "frames"),
         (("digits", "--even-brightness"), "brightness"),
-        (("digits", "--fixed-camera"), "fixed_camera"),
+        (("digits", "--fixed-camera"), "--fixed-camera is for"),
         (("digits", "--augment", "mirror"), "augmentation"),
         (("digits", "--network", "compact"), "'mnist'"),
         (("digits", "--objective", "ae"), "mvtec"),
