@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +47,36 @@ def test_metrics_benchmark_prints_both_and_its_bounds_hold(tmp_path: Path) -> No
     assert timing["precision_off"] <= max(timing["precision_bound"], 1e-9)
     assert timing["metrics_seconds"] < timing["sklearn_seconds"]
     assert result["memory"]["peak_bytes"] < 300e6
+
+
+def test_localization_benchmark_prints_means_over_seeds_and_goes_on_where_it_stopped(
+    defect_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "magnetic_tile").symlink_to(defect_root)
+    figures, out = tmp_path / "figures.json", tmp_path / "out"
+    chosen = ["--data", "tile", "--epochs", "1", "--localizers", "learned", "floor-mean"]
+    arguments = ["localization.py", "--root", str(tmp_path), "--out", str(out), "--json", str(figures), *chosen]
+    main = runpy.run_path(str(ROOT / "benchmarks/localization.py"))["main"]  # in this process, where `learned` learns quickly
+
+    monkeypatch.setattr(sys, "argv", [*arguments, "--seeds", "0"])
+    main()
+    first = json.loads(figures.read_text())
+    trained = (out / "runs" / "tile-seed0" / "model.safetensors").stat().st_mtime_ns
+    capsys.readouterr()
+
+    monkeypatch.setattr(sys, "argv", [*arguments, "--seeds", "0", "1"])
+    main()
+    printed = capsys.readouterr().out
+    both = json.loads(figures.read_text())
+    assert both[0] == first[0]
+    assert [one["seed"] for one in both] == [0, 1]
+    assert (out / "runs" / "tile-seed0" / "model.safetensors").stat().st_mtime_ns == trained
+    for name in ("learned", "floor-mean"):
+        found = [statistics.fmean(one["localizers"][name][f] for one in both) for f in ("pixel_auroc", "pixel_ap", "best_iou")]
+        assert f"| {name} | " + " / ".join(f"{value:.3f}".removeprefix("0") for value in found) + " |" in printed
+    kinds = [of["pixel_auroc"] for kind, of in first[0]["localizers"]["learned"]["per_defect"].items() if kind != "good"]
+    assert first[0]["localizers"]["learned"]["pixel_auroc_of_kinds"] == pytest.approx(statistics.fmean(kinds))
+    assert "minutes of training" in printed
 
 
 @pytest.mark.long
