@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from vaelens.attention import LatentAttention
 from vaelens.errors import UsageError
 from vaelens.localizers import LOCALIZERS, Localizer, build_localizer, options_of
 from vaelens.localizers.attention import codes
@@ -230,6 +233,27 @@ def test_deviation_by_hand(model: ConvVAE, normal: Tensor, images: Tensor, neigh
     found = DeviationLocalizer(model, neighbours=neighbours, ridge=None).fit(normal).localize(images)
     assert close(found.maps, maps)
     assert torch.allclose(found.score, score, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "layer", ["encoder.relu1+encoder.relu2", " encoder.relu2 + encoder.relu1 ", ["encoder.relu1", "encoder.relu2"]]
+)
+def test_deviation_of_several_layers_is_their_mean(layer: Any, model: ConvVAE, normal: Tensor, images: Tensor) -> None:
+    each = [DeviationLocalizer(model, layer=f"encoder.relu{i}").fit(normal).localize(images) for i in (1, 2)]
+    both = DeviationLocalizer(model, layer=layer).fit(normal).localize(images)
+    assert close(both.maps, (each[0].maps + each[1].maps) / 2)
+    assert torch.allclose(both.score, (each[0].score * each[1].score).sqrt(), rtol=1e-4)
+    assert both.posterior is not None
+    assert torch.allclose(both.posterior[0], model.encode(images)[0], atol=1e-5)
+
+
+def test_deviation_of_large_feature_maps_compares_with_fewer_normal_images(
+    model: ConvVAE, normal: Tensor, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every_third = DeviationLocalizer(model, neighbours=3).fit(normal[::3]).localize(images)
+    one = LatentAttention(model).encode(images[:1]).features
+    monkeypatch.setattr("vaelens.localizers.deviation._MEMORY", len(normal) * one.nbytes // 2 - 1)
+    assert torch.equal(DeviationLocalizer(model, neighbours=3).fit(normal).localize(images).maps, every_third.maps)
 
 
 def test_more_neighbours_than_normal_images_are_all_of_them(model: ConvVAE, normal: Tensor, images: Tensor) -> None:

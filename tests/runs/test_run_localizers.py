@@ -248,8 +248,8 @@ def test_the_layer_and_the_camera_of_the_run_are_the_defaults(folder_copy: Path)
     values["explain"] = {"layer": "encoder.relu2", "fixed_camera": True}
     path.write_text(yaml.safe_dump(values))
     run = load_run(folder_copy)
-    assert run.localizer("deviation").attention.layer == "encoder.relu2"  # type: ignore[attr-defined]
-    assert run.localizer("deviation:layer=encoder.relu3").attention.layer == "encoder.relu3"  # type: ignore[attr-defined]
+    assert run.localizer("deviation").attentions[0].layer == "encoder.relu2"  # type: ignore[attr-defined]
+    assert run.localizer("deviation:layer=encoder.relu3").attentions[0].layer == "encoder.relu3"  # type: ignore[attr-defined]
     matching = run.localizer("matching")
     assert (matching.layer, matching.neighbours) == ("encoder.relu1", None)  # type: ignore[attr-defined]
     assert run.localizer("matching:neighbours=4").neighbours == 4  # type: ignore[attr-defined]

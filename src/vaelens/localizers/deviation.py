@@ -2,68 +2,107 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from vaelens.attention import Deviation, LatentAttention, LatentMaps
+from vaelens.attention import Deviation, LatentAttention
 from vaelens.attention.maps import resize
-from vaelens.errors import whole
+from vaelens.errors import UsageError, whole
 from vaelens.localizers.base import Localization, Localizer, as_batches
 
 _MEASURED = 512  # normal images that the usual level of each latent's deviation is measured on
+_MEMORY = (
+    1 << 30
+)  # bytes that a layer's feature maps of normal images may take; beyond it every second one serves, or every third
+_BETWEEN = "+"  # layers named in one word
 
 
 class DeviationLocalizer(Localizer):
     """Each latent's weighted feature map less that of the nearest normal images, in units of what normal images show.
 
-    Latents differ in scale by orders of magnitude, so each latent's deviation is divided by its level: the root mean square
-    over pixels that normal images usually have, each compared with its own neighbours, itself left out. The map is the mean
-    over latents; the score is the geometric mean over latents of the root mean square over pixels. 1 is usual for a normal
-    image.
+    Latents differ in scale by orders of magnitude, and so do layers: in each layer each latent's deviation is divided by its
+    level, the root mean square over pixels that normal images usually have, each compared with its own neighbours, itself left
+    out. The map is the mean over latents and layers; the score is the geometric mean over latents and layers of the root mean
+    square over pixels. 1 is usual for a normal image.
 
     Args:
         model: the trained network.
-        layer: whose feature map; None for the last.
+        layer: whose feature map, or several layers, "encoder.relu1+encoder.relu2" or a sequence; None for the last feature map.
         neighbours: how many normal images the reference is the mean of; None for all of them (a fixed camera).
         ridge: the mean is weighted so that the neighbours' codes meet the image's; None for equal weights.
+
+    Raises:
+        UsageError: an unknown layer, one that is named twice, or a number that cannot be.
     """
 
     name: ClassVar[str] = "deviation"
     explains: ClassVar[str] = "attention of each latent's deviation from the nearest normal images"
 
     def __init__(
-        self, model: nn.Module, layer: str | None = None, neighbours: int | None = 20, ridge: float | None = 0.3
+        self,
+        model: nn.Module,
+        layer: str | Sequence[str] | None = None,
+        neighbours: int | None = 20,
+        ridge: float | None = 0.3,
     ) -> None:
-        self.attention = LatentAttention(model, layer)
+        self.attentions = [LatentAttention(model, one) for one in _names(layer)]
+        layers = [attention.layer for attention in self.attentions]
+        if len(set(layers)) < len(layers):
+            raise UsageError(f"localizer '{self.name}' takes each layer once, got {_BETWEEN.join(layers)}")
         self.neighbours = None if neighbours is None else whole("neighbours", neighbours)
         self.ridge = ridge
-        self.fitted: Deviation | None = None
-        self.level: Tensor | None = None
+        self._layers: list[_Layer] = []
 
     def fit(self, normal: Tensor) -> Self:
-        neighbours = None if self.neighbours is None else min(self.neighbours, len(normal))
-        self.fitted = Deviation.fit(self.attention, normal, neighbours, ridge=self.ridge)
-        step = max(1, len(normal) // _MEASURED)
-        with torch.no_grad():
-            levels = [_rms(self._maps(batch, own=True).signed) for batch in as_batches(normal[::step])]
-        self.level = _geometric_mean(torch.cat(levels), dim=0)
+        self._layers = [self._fitted(attention, normal) for attention in self.attentions]
         return self
 
     def localize(self, images: Tensor) -> Localization:
-        if self.level is None:
+        if not self._layers:
             raise self.not_fitted()
-        with torch.no_grad():
-            found = self._maps(images)
-            deviation = found.signed / self.level[:, None, None]
-            maps = resize(deviation.abs().mean(1), (images.shape[2], images.shape[3]))
-        return Localization(maps, _geometric_mean(_rms(deviation), dim=1), (found.mean, found.logvar))
+        size = images.shape[2], images.shape[3]
+        total, levels = torch.zeros(1), []
+        for layer in self._layers:
+            deviation, posterior = layer.deviation(images)
+            total = resize(deviation.abs().mean(1), size) + total.to(deviation)
+            levels.append(_rms(deviation))
+        return Localization(total / len(levels), _geometric_mean(torch.cat(levels, 1), dim=1), posterior)
 
-    def _maps(self, images: Tensor, own: bool = False) -> LatentMaps:
-        """(B, D, h, w); `own` where the images are among the normal ones that this was fitted on."""
-        assert self.fitted is not None
-        return self.fitted.maps(self.attention, images, leave_out_self=own)
+    def _fitted(self, attention: LatentAttention, normal: Tensor) -> _Layer:
+        with torch.no_grad():
+            first = attention.encode(next(as_batches(normal[:1]))).features
+        kept = normal[:: -(-len(normal) * first.nbytes // _MEMORY)]
+        neighbours = None if self.neighbours is None else min(self.neighbours, len(kept))
+        reference = Deviation.fit(attention, kept, neighbours, ridge=self.ridge)
+        layer = _Layer(attention, reference, torch.ones(()))
+        step = max(1, len(kept) // _MEASURED)
+        levels = [_rms(layer.deviation(batch, own=True)[0]) for batch in as_batches(kept[::step])]
+        return _Layer(attention, reference, _geometric_mean(torch.cat(levels), dim=0))
+
+
+class _Layer:
+    """The deviation at one layer, and the level (D,) that each latent's has on normal images."""
+
+    def __init__(self, attention: LatentAttention, reference: Deviation, level: Tensor) -> None:
+        self.attention, self.reference, self.level = attention, reference, level
+
+    def deviation(self, images: Tensor, own: bool = False) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Signed maps (B, D, h, w) in units of the level, and the posterior; `own`: the images are among the normal ones."""
+        with torch.no_grad():
+            found = self.reference.maps(self.attention, images, leave_out_self=own)
+        return found.signed / self.level.to(found.signed)[..., None, None], (found.mean, found.logvar)
+
+
+def _names(layer: str | Sequence[str] | None) -> list[str | None]:
+    if layer is None or not isinstance(layer, str | Sequence):
+        return [layer]  # None for the last; what is no name is refused where layers are looked up
+    names = layer.split(_BETWEEN) if isinstance(layer, str) else list(layer)
+    if not names:
+        raise UsageError("localizer 'deviation' takes at least one layer, or None for the last feature map")
+    return [name.strip() if isinstance(name, str) else name for name in names]
 
 
 def _geometric_mean(values: Tensor, dim: int) -> Tensor:
