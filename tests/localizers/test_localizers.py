@@ -236,7 +236,7 @@ def test_deviation_by_hand(model: ConvVAE, normal: Tensor, images: Tensor, neigh
 
 
 @pytest.mark.parametrize(
-    "layer", ["encoder.relu1+encoder.relu2", " encoder.relu2 + encoder.relu1 ", ["encoder.relu1", "encoder.relu2"]]
+    "layer", ["encoder.relu1+encoder.relu2", " encoder.relu2 + encoder.relu1 ", ["encoder.relu1", "encoder.relu2"], "all"]
 )
 def test_deviation_of_several_layers_is_their_mean(layer: Any, model: ConvVAE, normal: Tensor, images: Tensor) -> None:
     each = [DeviationLocalizer(model, layer=f"encoder.relu{i}").fit(normal).localize(images) for i in (1, 2)]

@@ -12,12 +12,14 @@ from vaelens.attention import Deviation, LatentAttention
 from vaelens.attention.maps import resize
 from vaelens.errors import UsageError, whole
 from vaelens.localizers.base import Localization, Localizer, as_batches
+from vaelens.localizers.encoded import activations
 
 _MEASURED = 512  # normal images that the usual level of each latent's deviation is measured on
 _MEMORY = (
     1 << 30
 )  # bytes that a layer's feature maps of normal images may take; beyond it every second one serves, or every third
 _BETWEEN = "+"  # layers named in one word
+ALL = "all"
 
 
 class DeviationLocalizer(Localizer):
@@ -30,7 +32,8 @@ class DeviationLocalizer(Localizer):
 
     Args:
         model: the trained network.
-        layer: whose feature map, or several layers, "encoder.relu1+encoder.relu2" or a sequence; None for the last feature map.
+        layer: whose feature map; several, "encoder.relu1+encoder.relu2" or a sequence; "all" for every activation's; None for
+            the last feature map.
         neighbours: how many normal images the reference is the mean of; None for all of them (a fixed camera).
         ridge: the mean is weighted so that the neighbours' codes meet the image's; None for equal weights.
 
@@ -48,7 +51,7 @@ class DeviationLocalizer(Localizer):
         neighbours: int | None = 20,
         ridge: float | None = 0.3,
     ) -> None:
-        self.attentions = [LatentAttention(model, one) for one in _names(layer)]
+        self.attentions = [LatentAttention(model, one) for one in (activations(model) if layer == ALL else _names(layer))]
         layers = [attention.layer for attention in self.attentions]
         if len(set(layers)) < len(layers):
             raise UsageError(f"localizer '{self.name}' takes each layer once, got {_BETWEEN.join(layers)}")

@@ -11,7 +11,8 @@ from vaelens.errors import UsageError, unknown
 def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
     """Name and options of `NAME[:OPTION=VALUE]...`.
 
-    Values that look like numbers become numbers; `none` and `all` become None, which is how `neighbours` names all of them.
+    Values that look like numbers become numbers; `none` and `all` become None, which is how `neighbours` names all of them. A
+    `layer` stays a name, and `all` names every one of them.
 
     Raises:
         UsageError: an option without a value, or one given twice.
@@ -22,7 +23,7 @@ def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
         option, equals, value = (one.strip() for one in part.partition("="))
         if not (option and equals and value) or option in options:
             raise UsageError(f"a localizer is named as NAME or NAME:OPTION=VALUE:..., each option once; not {text!r}")
-        options[option] = _value(value)
+        options[option] = _layer(value) if option == "layer" else _value(value)
     return name, options
 
 
@@ -46,6 +47,10 @@ def check_options(name: str, localizer: type, options: dict[str, Any]) -> None:
     for option in options:
         if option not in there:
             raise unknown(f"option of localizer '{name}'", option, there or ("none",))
+
+
+def _layer(text: str) -> str | None:
+    return None if text.lower() == "none" else text
 
 
 def _value(text: str) -> int | float | str | None:

@@ -62,6 +62,7 @@ def rows_of(run: Run) -> dict[str, str]:
         **{f"attention, eq. 4, conv{n}": f"attention:layer=encoder.relu{n}" for n in numbers},
         **{f"attention, mean sum, conv{n}": f"attention:layer=encoder.relu{n}:score=mean-sum" for n in numbers},
         "deviation": "deviation",
+        "deviation, all layers": "deviation:layer=all",
         "matching": "matching",
         "learned": "learned",
         **{name: name for name in suitable(run.config) if name in FLOORS},

@@ -33,6 +33,7 @@ ROWS: dict[str, tuple[tuple[str, str, str], ...]] = {
         ("attention, eq. 4", "normal-difference", "attention"),
         ("attention, mean sum", "mean-sum", ""),
         ("deviation", "deviation", ""),
+        ("deviation, all layers", "deviation:layer=all", ""),
         ("matching", "matching", ""),
         ("learned", "learned", ""),
         ("reconstruction", "reconstruction", ""),
