@@ -2,6 +2,7 @@
 
     python benchmarks/localization.py --root data --out runs/localization           # 12 runs: 4 data sets, seeds 0, 1 and 2
     python benchmarks/localization.py --root data --data screw --seeds 0 --out DIR  # one of them
+    python benchmarks/localization.py --from benchmarks/results/localization.json   # print what was measured before
 
 DATA holds UCSD_Anomaly_Dataset.v1p2, mvtec_ad and magnetic_tile. Each run is what `vaelens train` makes with default settings
 and `--seed SEED` (`ucsd-ped2`, the same with `--frames 3`, `mvtec --category screw`, `folder`), and each figure what
@@ -56,16 +57,25 @@ def measure(data: str, seed: int, options: argparse.Namespace) -> dict[str, Any]
     if new:
         took.write_text(f"{time.monotonic() - started:.0f}\n")
     found = measured(run, options.localizers or suitable(run.config), options.out, asked)
-    localizers = {name: {**figures, **of_kinds(figures)} for name, figures in found.localizers.items()}
+    kept = {
+        name: {**{f: figures[f] for f in (*FIGURES, *MORE)}, **of_kinds(figures)} for name, figures in found.localizers.items()
+    }
     active = f"{int(run.active.sum())} of {len(run.active)}"
     return {
         "data": data,
         "seed": seed,
+        "hardware": hardware(),
         "training_seconds": run.metrics["seconds"],
         "seconds": float(took.read_text()) if took.exists() else None,
         "active_latents": active,
-        "localizers": localizers,
+        "localizers": kept,
     }
+
+
+def hardware() -> str:
+    """What figures depend on in their last digits, and times in all."""
+    threads = f"{torch.get_num_threads()} of {os.cpu_count()} cores"
+    return f"torch {torch.__version__}, {threads}, {torch.backends.cpu.get_cpu_capability()}, {pick_device('auto')}"
 
 
 def of_kinds(figures: Mapping[str, Any]) -> dict[str, float]:
@@ -95,7 +105,8 @@ def print_tables(results: Sequence[Mapping[str, Any]]) -> None:
             known = [value for value in values if value is not None]
             if known:
                 print(f"  {figure:22} {short(fmean(known))}   ({', '.join(short(value) for value in known)})")
-        print(f"  {'active latents':22} {', '.join(one['active_latents'] for one in runs)}")
+        for what, name in (("active latents", "active_latents"), ("hardware", "hardware")):
+            print(f"  {what:22} {'; '.join(dict.fromkeys(one[name] for one in runs))}")
         for what, name in (("minutes of training", "training_seconds"), ("with fitting", "seconds")):
             print(f"  {what:22} {', '.join('?' if one[name] is None else f'{one[name] / 60:.1f}' for one in runs)}")
 
@@ -107,16 +118,23 @@ def short(value: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True, help="folder that holds the data sets' folders")
+    parser.add_argument("--root", type=Path, help="folder that holds the data sets' folders")
     parser.add_argument("--out", type=Path, default=Path("runs/localization"))
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, help="for a trial; default: as vaelens train")
     parser.add_argument("--localizers", nargs="+", help="default: the run's own and the floors")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument(
+        "--from", dest="kept", type=Path, nargs="+", help="measure nothing: print what --json kept in these files"
+    )
     options = parser.parse_args()
-    threads = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
-    print(f"torch {torch.__version__}, {threads}, {torch.backends.cpu.get_cpu_capability()}, {pick_device('auto')}")
+    if options.kept:
+        print_tables([one for file in options.kept for one in json.loads(file.read_text())])
+        return
+    if options.root is None:
+        parser.error("name the folder of the data sets by --root, or figures that are there by --from")
+    print(hardware())
     results = []
     for seed in options.seeds:
         for data in options.data:

@@ -74,9 +74,11 @@ def test_localization_benchmark_prints_means_over_seeds_and_goes_on_where_it_sto
     for name in ("learned", "floor-mean"):
         found = [statistics.fmean(one["localizers"][name][f] for one in both) for f in ("pixel_auroc", "pixel_ap", "best_iou")]
         assert f"| {name} | " + " / ".join(f"{value:.3f}".removeprefix("0") for value in found) + " |" in printed
-    kinds = [of["pixel_auroc"] for kind, of in first[0]["localizers"]["learned"]["per_defect"].items() if kind != "good"]
+    (kept,) = (json.loads(file.read_text())["localizers"]["learned"] for file in (out / "results").glob("tile-seed0-*.json"))
+    kinds = [of["pixel_auroc"] for kind, of in kept["per_defect"].items() if kind != "good"]
     assert first[0]["localizers"]["learned"]["pixel_auroc_of_kinds"] == pytest.approx(statistics.fmean(kinds))
     assert "minutes of training" in printed
+    assert run("benchmarks/localization.py", "--from", str(figures)).strip() == printed.partition("\n")[2].strip()
 
 
 @pytest.mark.long

@@ -143,7 +143,8 @@ def test_table2(objects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     table, lines = read(out, "table2")
     assert [row["localizer"] for row in table["rows"]] == [
         "attention, eq. 4", "attention, mean sum", "deviation", "deviation, all layers", "matching", "learned",
-        "reconstruction", "feature dictionary", "AE L2", "AE SSIM", "AnoGAN", "floor-mean", "floor-neighbours", "floor-contrast",
+        "reconstruction", "feature dictionary", "AE L2", "AE SSIM", "AnoGAN", "floor-mean", "floor-neighbours",
+        "floor-contrast",
     ]  # fmt: skip
     assert {row["data"] for row in table["rows"]} == {"mvtec/screw"}
     assert [float(line["best_iou"]) for line in lines] == [row["best_iou"] for row in table["rows"]]
