@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -307,3 +309,22 @@ def test_a_run_tells_how_far_fitting_is(folder_copy: Path) -> None:
     count = len(lines)
     run.localizer("learned")  # as it was kept
     assert len(lines) == count
+
+
+def test_a_run_holds_the_latest_localizers_alone(folder_copy: Path) -> None:
+    run = load_run(folder_copy)
+    images = to_float(run.held_out_images[:2])
+    specs = [f"deviation:neighbours={k}" for k in range(1, 7)]
+    first = run.localizer(specs[0])
+    before = first.anomaly_map(images)
+    gone = weakref.ref(first)
+    assert run.localizer(specs[0]) is first
+    for spec in specs[1:4]:
+        run.localizer(spec)
+    assert run.localizer(specs[0]) is first, "the latest again"
+    del first
+    for spec in specs[4:] + specs[1:3]:
+        run.localizer(spec)
+    gc.collect()
+    assert gone() is None
+    assert torch.equal(run.localizer(specs[0]).anomaly_map(images), before)

@@ -38,6 +38,7 @@ from vaelens.runs.objective import family_of, main_localizer_of
 
 FALSE_ALARMS = 0.05
 FIRED_Z = 3.0  # a latent fires where its mean is this many standard deviations from the normal images'
+_HELD = 4  # localizers in memory at once: each may hold the feature maps of all normal images
 FIRED_NATS = 0.05  # and where it tells more about the image than this: a dead latent's spread is next to nothing
 
 
@@ -259,7 +260,7 @@ class Run:
         )
 
     def localizer(self, spec: str) -> Localizer:
-        """A localizer, fitted on the run's normal images.
+        """A localizer, fitted on the run's normal images; the latest few are kept in memory.
 
         Args:
             spec: its name, with options if need be, such as "matching:neighbours=5" (see `vaelens.localizers.spec`).
@@ -267,10 +268,14 @@ class Run:
         Raises:
             UsageError: an unknown localizer or option, or one that the run's kind of model does not allow.
         """
-        if spec not in self._localizers:
+        found = self._localizers.pop(spec, None)
+        if found is None:
             told = None if self.fitting is None else partial(self.fitting, spec)
-            self._localizers[spec] = restored(self.path, spec, self.model, self.config, self.normal_images, self.device, told)
-        return self._localizers[spec]
+            found = restored(self.path, spec, self.model, self.config, self.normal_images, self.device, told)
+        self._localizers[spec] = found  # the latest, behind all others
+        for oldest in list(self._localizers)[:-_HELD]:
+            del self._localizers[oldest]
+        return found
 
     def calibration(self, spec: str) -> Calibration:
         """The scores of held-out normal images under a localizer; measured, and kept in the run's folder, where they are not.

@@ -16,7 +16,7 @@ from vaelens.localizers import FLOORS, Localizer
 from vaelens.metrics import PixelMetrics
 from vaelens.metrics.localization import PixelResult
 from vaelens.runs import FALSE_ALARMS, Run
-from vaelens.runs.localizers import suitable
+from vaelens.runs.localizers import build, suitable
 
 _BATCH = 32
 
@@ -136,16 +136,17 @@ def measure_all(
     Raises:
         UsageError: a localizer that the run does not allow.
     """
-    names = list(localizers or suitable(run.config))
-    built = {name: run.localizer(name) for name in names}  # all that can be refused is refused first
+    names = list(dict.fromkeys(localizers or suitable(run.config)))
+    for name in names:  # what can be refused is refused before anything is measured
+        build(name, run.model, run.config)
     results = {}
-    for position, (name, localizer) in enumerate(built.items()):
+    for position, name in enumerate(names):
 
         def done(images: int, before: int = position * len(test)) -> None:
             if progress:
                 progress(before + images, len(names) * len(test))
 
-        results[name] = _measure(run, name, localizer, test, defects, masks, has_mask, done)
+        results[name] = _measure(run, name, run.localizer(name), test, defects, masks, has_mask, done)
     return results
 
 
