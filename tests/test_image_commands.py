@@ -48,6 +48,8 @@ def test_evaluation_in_words_and_on_synthetic_defects(folder_copy: Path, cli: Ca
     assert done.code == 0, done.err
     assert "best IoU (oracle)" in done.out
     assert "mean-sum is not above floor-neighbours in both AUROC and AP: it has not localized anything" in done.out
+    by_type = done.out.partition("By type of defect")[2].splitlines()
+    assert [word for word in by_type[2].split() if word.isalpha()] == ["localizer", "line", "spot", "mean"]
     done = cli("evaluate", folder_copy, "--synthetic", "--localizer", "matching:window=1", "--json", "--quiet")
     assert done.code == 0, done.err
     result = json.loads(done.out)

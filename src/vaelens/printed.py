@@ -40,11 +40,13 @@ def print_fired(result: Explained) -> None:
 
 
 def print_localization(result: LocalizationEvaluation, run: Run) -> None:
-    """Figures over pixels and images, which localizers are not above every floor, and what thresholds do not promise."""
-    from vaelens.scoring.localization_report import table_of
+    """Figures over pixels and images and by type of defect, which localizers are not above every floor, and what thresholds do
+    not promise."""
+    from vaelens.scoring.localization_report import per_defect_table, table_of
 
-    table = table_of(result)
-    print_table(table.title, list(table.columns), [[_figure(cell) for cell in row] for row in table.rows])
+    for table in (table_of(result), per_defect_table(result)):
+        if table is not None:
+            print_table(table.title, list(table.columns), [[_figure(cell) for cell in row] for row in table.rows])
     for name, floors in result.below_floors().items():
         print(f"{name} is not above {' and '.join(floors)} in both AUROC and AP: it has not localized anything")
     if run.caution:
