@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -85,3 +86,22 @@ def test_example_model_of_the_docs_is_exact() -> None:
         (gradient,) = torch.autograd.grad(mean[:, i].sum(), features, retain_graph=True)
         expected = torch.relu((gradient.mean((2, 3), keepdim=True) * features).sum(1))
         assert torch.allclose(maps.per_latent[:, i], expected, atol=1e-7)
+
+
+def test_the_table_of_defects_is_what_the_benchmark_kept() -> None:
+    """Its cells by the benchmark from the file of its figures; what is printed bold there is bold for people."""
+    import runpy
+
+    benchmark = runpy.run_path(str(ROOT / "benchmarks/localization.py"))
+    kept = json.loads((ROOT / "benchmarks/results/localization.json").read_text())
+    shown = (ROOT / "README.md").read_text().replace("**", "")
+    for name in {name for one in kept for name in one["localizers"]}:
+        cells = []
+        for data in benchmark["DATA"]:
+            ours = [one["localizers"][name] for one in kept if one["data"] == data and name in one["localizers"]]
+            means = [sum(one[figure] for one in ours) / len(ours) for figure in benchmark["FIGURES"]] if ours else []
+            cells.append(" / ".join(benchmark["short"](value) for value in means) or "-")
+        assert f"| {name} | {' | '.join(cells)} |" in shown
+    for data in benchmark["DATA"]:
+        seeds = ", ".join(str(one["seed"]) for one in kept if one["data"] == data)
+        assert f"({seeds}) |" in shown
