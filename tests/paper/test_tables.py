@@ -123,7 +123,7 @@ def test_a_stopped_table_goes_on(pedestrians: Path, tmp_path: Path, monkeypatch:
         with pytest.raises(TrainingInterrupted, match="the same call goes on"):
             call()
     (first,) = (out / "results").iterdir()
-    assert len(json.loads(first.read_text())["localizers"]) == 15
+    assert len(json.loads(first.read_text())["localizers"]) == 16
     seen = (out / "runs" / "ucsd-ped2-seed0" / "model.safetensors").stat().st_mtime_ns, first.stat().st_mtime_ns
     assert call().table is not None
     again = (out / "runs" / "ucsd-ped2-seed0" / "model.safetensors").stat().st_mtime_ns, first.stat().st_mtime_ns

@@ -66,13 +66,11 @@ class DeviationLocalizer(Localizer):
     def localize(self, images: Tensor) -> Localization:
         if not self._layers:
             raise self.not_fitted()
+        found = [layer.deviation(images) for layer in self._layers]
         size = images.shape[2], images.shape[3]
-        total, levels = torch.zeros(1), []
-        for layer in self._layers:
-            deviation, posterior = layer.deviation(images)
-            total = resize(deviation.abs().mean(1), size) + total.to(deviation)
-            levels.append(_rms(deviation))
-        return Localization(total / len(levels), _geometric_mean(torch.cat(levels, 1), dim=1), posterior)
+        maps = torch.stack([resize(deviation.abs().mean(1), size) for deviation, _ in found]).mean(0)
+        levels = torch.cat([_rms(deviation) for deviation, _ in found], 1)
+        return Localization(maps, _geometric_mean(levels, dim=1), found[0][1])
 
     def _fitted(self, attention: LatentAttention, normal: Tensor) -> _Layer:
         with torch.no_grad():
