@@ -80,7 +80,7 @@ def hardware() -> str:
 
 def of_kinds(figures: Mapping[str, Any]) -> dict[str, float]:
     """Means over the kinds of defects, each beside all good images; nothing where there are not several."""
-    kinds = [of for kind, of in figures["per_defect"].items() if kind != "good" and of["pixel_auroc"] is not None]
+    kinds = [of for of in figures["per_defect"].values() if of["pixel_auroc"] is not None]
     return {f"{name}_of_kinds": fmean(of[name] for of in kinds) for name in FIGURES} if len(kinds) > 1 else {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
@@ -15,11 +16,9 @@ from vaelens.localizers.base import Localization, Localizer, as_batches
 from vaelens.localizers.encoded import activations
 
 _MEASURED = 512  # normal images that the usual level of each latent's deviation is measured on
-_MEMORY = (
-    1 << 30
-)  # bytes that a layer's feature maps of normal images may take; beyond it every second one serves, or every third
+_MEMORY = 1 << 30  # bytes that a layer's feature maps of normal images may take; beyond it every second serves, or third
 _BETWEEN = "+"  # layers named in one word
-ALL = "all"
+_ALL = "all"  # every activation
 
 
 class DeviationLocalizer(Localizer):
@@ -51,7 +50,7 @@ class DeviationLocalizer(Localizer):
         neighbours: int | None = 20,
         ridge: float | None = 0.3,
     ) -> None:
-        self.attentions = [LatentAttention(model, one) for one in (activations(model) if layer == ALL else _names(layer))]
+        self.attentions = [LatentAttention(model, one) for one in (activations(model) if layer == _ALL else _names(layer))]
         layers = [attention.layer for attention in self.attentions]
         if len(set(layers)) < len(layers):
             raise UsageError(f"localizer '{self.name}' takes each layer once, got {_BETWEEN.join(layers)}")
@@ -78,23 +77,25 @@ class DeviationLocalizer(Localizer):
         kept = normal[:: -(-len(normal) * first.nbytes // _MEMORY)]
         neighbours = None if self.neighbours is None else min(self.neighbours, len(kept))
         reference = Deviation.fit(attention, kept, neighbours, ridge=self.ridge)
-        layer = _Layer(attention, reference, torch.ones(()))
         step = max(1, len(kept) // _MEASURED)
-        levels = [_rms(layer.deviation(batch, own=True)[0]) for batch in as_batches(kept[::step])]
-        return _Layer(attention, reference, _geometric_mean(torch.cat(levels), dim=0))
+        with torch.no_grad():
+            own = (reference.maps(attention, batch, leave_out_self=True).signed for batch in as_batches(kept[::step]))
+            return _Layer(attention, reference, _geometric_mean(torch.cat([_rms(signed) for signed in own]), dim=0))
 
 
+@dataclass(frozen=True)
 class _Layer:
     """The deviation at one layer, and the level (D,) that each latent's has on normal images."""
 
-    def __init__(self, attention: LatentAttention, reference: Deviation, level: Tensor) -> None:
-        self.attention, self.reference, self.level = attention, reference, level
+    attention: LatentAttention
+    reference: Deviation
+    level: Tensor
 
-    def deviation(self, images: Tensor, own: bool = False) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Signed maps (B, D, h, w) in units of the level, and the posterior; `own`: the images are among the normal ones."""
+    def deviation(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Signed maps (B, D, h, w) in units of the level, and the posterior."""
         with torch.no_grad():
-            found = self.reference.maps(self.attention, images, leave_out_self=own)
-        return found.signed / self.level.to(found.signed)[..., None, None], (found.mean, found.logvar)
+            found = self.reference.maps(self.attention, images)
+        return found.signed / self.level[:, None, None], (found.mean, found.logvar)
 
 
 def _names(layer: str | Sequence[str] | None) -> list[str | None]:

@@ -38,8 +38,8 @@ from vaelens.runs.objective import family_of, main_localizer_of
 
 FALSE_ALARMS = 0.05
 FIRED_Z = 3.0  # a latent fires where its mean is this many standard deviations from the normal images'
-_HELD = 4  # localizers in memory at once: each may hold the feature maps of all normal images
 FIRED_NATS = 0.05  # and where it tells more about the image than this: a dead latent's spread is next to nothing
+_HELD = 4  # localizers in memory at once: each may hold the feature maps of all normal images
 
 
 @dataclass(frozen=True)
