@@ -74,6 +74,14 @@ def test_the_maps_do_not_depend_on_the_batch(learned: LearnedLocalizer, normal: 
     torch.testing.assert_close(one_by_one, learned.anomaly_map(images), rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("width", [32, 31])
+def test_the_head_reads_signals_and_their_mirror_image_alike(learned: LearnedLocalizer, width: int) -> None:
+    signals = torch.rand(2, 4, 30, width, generator=torch.Generator().manual_seed(3))
+    straight, mirrored = learned._both(signals)[0], learned._both(signals.flip(-1))[0]
+    assert float(straight.std()) > 0.01  # it says something
+    torch.testing.assert_close(mirrored.flip(-1), straight, rtol=1e-4, atol=1e-5)
+
+
 def test_training_depends_on_the_seed_alone_and_leaves_the_random_state() -> None:
     signals = torch.rand(8, 9, 17, 16)
     masks = signals[:, 0] > 0.5

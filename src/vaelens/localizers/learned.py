@@ -131,11 +131,14 @@ class LearnedLocalizer(Localizer):
         return Signals(self.model, self.fixed_camera, self.frames)
 
     def _both(self, signals: Tensor) -> tuple[Tensor, Tensor]:
-        """Scaled signals (B, c, H, W) -> the head's log odds and the logarithm of the matched deviation, both (B, H, W)."""
+        """Scaled signals (B, c, H, W) -> the head's log odds and the logarithm of the matched deviation, both (B, H, W).
+
+        The odds are the mean of those read as they are and in the mirror: the head learned from both.
+        """
         assert self._head is not None
         with torch.no_grad():
-            odds = smoothed(self._head(signals), 1.0)
-        return odds, (signals[:, -1].clamp_min(0) + _FLOOR).log()
+            odds = (self._head(signals) + self._head(signals.flip(-1)).flip(-1)) / 2
+        return smoothed(odds, 1.0), (signals[:, -1].clamp_min(0) + _FLOOR).log()
 
     def _tell(self, share: float) -> None:
         if self.progress is not None:
