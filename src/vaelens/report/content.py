@@ -47,7 +47,7 @@ class FiredLatent:
         index: the latent's index, from 0.
         z_score: (mean - mean over the normal images) / their standard deviation.
         mean: the posterior mean itself.
-        map: the latent's attention map (h, w), at least 0.
+        map: (h, w), at least 0: its attention map, of what raises it, or where the z-score is negative of what lowers it.
 
     Raises:
         UsageError: the map is no finite, non-negative (h, w) array.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from vaelens.attention import LatentMaps
 from vaelens.data.images import to_float
 from vaelens.report.colour import outlined
 from vaelens.report.content import Array, FiredLatent, ReportImage
@@ -86,7 +88,10 @@ def _outlines(image: Array, verdict: Verdict, i: int, truth: Tensor | None) -> t
 
 
 def fired_latents(explanation: Explanation, i: int) -> tuple[FiredLatent, ...]:
-    """The latents that fired in image i, the farthest from normal first; the first eight that were explained with a map."""
+    """The latents that fired in image i, the farthest from normal first; the first eight that were explained with a map.
+
+    It shows what moved the latent: where its z-score is negative, that is what lowers it.
+    """
     z_scores = explanation.z_scores[i]
     order = sorted(explanation.fired[i].nonzero().flatten().tolist(), key=lambda d: -abs(float(z_scores[d])))
     maps = explanation.maps
@@ -98,10 +103,17 @@ def fired_latents(explanation: Explanation, i: int) -> tuple[FiredLatent, ...]:
             d,
             float(z_scores[d]),
             float(maps.mean[i, d]),
-            _alone(maps.per_latent[i, explained.index(d)].numpy()) if d in drawn else nothing,
+            _alone(_moved(maps, i, explained.index(d), float(z_scores[d]))) if d in drawn else nothing,
         )
         for d in order
     )
+
+
+def _moved(maps: LatentMaps, i: int, k: int, z_score: float) -> Array:
+    """What raises a latent that is above normal, and what lowers one that is below: its own map would be all but empty then."""
+    if z_score < 0 and maps.rectifier == "relu":
+        return torch.relu(-maps.signed[i, k]).numpy()
+    return maps.per_latent[i, k].numpy()
 
 
 def _alone(view: Array) -> Array:
