@@ -64,3 +64,14 @@ def whole(name: str, value: object, least: int = 1, most: int | None = None) -> 
     if most is not None and number > most:
         raise UsageError(f"{name} must be at most {most}, got {brief(number)}")
     return number
+
+
+def truth(name: str, value: object) -> bool:
+    """True or False as it is.
+
+    Raises:
+        UsageError: it is neither, such as `brightness must be true or false, got 'no'`.
+    """
+    if not isinstance(value, bool):
+        raise UsageError(f"{name} must be true or false, got {brief(value)}")
+    return value

@@ -26,6 +26,7 @@ from vaelens.models import build
         ("deviation:ridge=0.5", "deviation", {"ridge": 0.5}),
         (" deviation : ridge = 1e-3 ", "deviation", {"ridge": 0.001}),
         ("feature-dictionary:weights=a=b.pth", "feature-dictionary", {"weights": "a=b.pth"}),
+        ("learned:fixed_camera=true:brightness=False", "learned", {"fixed_camera": True, "brightness": False}),
         ("feature-dictionary:seed=-1", "feature-dictionary", {"seed": -1}),
         ("", "", {}),
     ],
@@ -43,7 +44,7 @@ def test_what_cannot_be_read_is_shown_with_the_form(text: str) -> None:
     assert repr(text) in str(error.value)
 
 
-words = st.text("abcdefg-._", min_size=1).filter(lambda word: word not in ("none", "all"))
+words = st.text("abcdefg-._", min_size=1).filter(lambda word: word not in ("none", "all", "true", "false"))
 
 
 @given(words, st.dictionaries(words, st.integers() | st.floats(allow_nan=False) | words | st.none(), max_size=4))
@@ -79,7 +80,8 @@ WRONG = [
     "ae-ssim:window=x", "ae-ssim:window=3.0", "ae-ssim:window=4", "ae-ssim:window=0", "feature-dictionary:variance=x",
     "feature-dictionary:variance=2", "feature-dictionary:variance=nan", "feature-dictionary:seed=x",
     "feature-dictionary:seed=-1", "feature-dictionary:seed=99999999999", "feature-dictionary:words=0",
-    "feature-dictionary:grid=x", "feature-dictionary:layer=nope",
+    "feature-dictionary:grid=x", "feature-dictionary:layer=nope", "learned:fixed_camera=maybe", "learned:brightness=1",
+    "learned:steps=0", "learned:pool=1", "learned:seed=-1",
 ]  # fmt: skip
 
 

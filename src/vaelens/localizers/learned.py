@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from vaelens.data.synthetic import with_defects
 from vaelens.data.synthetic.lighting import evened, relit
-from vaelens.errors import UsageError, whole
+from vaelens.errors import UsageError, truth, whole
 from vaelens.localizers.base import Localization, Localizer, as_floats
 from vaelens.localizers.head import Head, train_head
 from vaelens.localizers.signals import Signals
@@ -63,9 +63,9 @@ class LearnedLocalizer(Localizer):
         seed: int = 0,
     ) -> None:
         self.model = model
-        self.fixed_camera = fixed_camera
+        self.fixed_camera = truth("'fixed_camera'", fixed_camera)
         self.frames = whole("frames", frames)
-        self.brightness = brightness
+        self.brightness = truth("'brightness'", brightness)
         self.pool = whole("pool", self.POOL if pool is None else pool, least=2)
         self.steps = whole("steps", self.STEPS if steps is None else steps)
         self.seed = whole("seed", seed, least=0)

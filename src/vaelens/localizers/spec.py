@@ -7,12 +7,14 @@ from typing import Any
 
 from vaelens.errors import UsageError, unknown
 
+_WORDS = {"none": None, "all": None, "true": True, "false": False}
+
 
 def parse_spec(text: str) -> tuple[str, dict[str, Any]]:
     """Name and options of `NAME[:OPTION=VALUE]...`.
 
-    Values that look like numbers become numbers; `none` and `all` become None, which is how `neighbours` names all of them. A
-    `layer` stays a name, and `all` names every one of them.
+    Values that look like numbers become numbers, `true` and `false` truth values; `none` and `all` become None, which is how
+    `neighbours` names all of them. A `layer` stays a name, and `all` names every one of them.
 
     Raises:
         UsageError: an option without a value, or one given twice.
@@ -46,16 +48,17 @@ def check_options(name: str, localizer: type, options: dict[str, Any]) -> None:
     there = options_of(localizer)
     for option in options:
         if option not in there:
-            raise unknown(f"option of localizer '{name}'", option, there or ("none",))
+            # Quoted: they are no options of the command line.
+            raise unknown(f"option of localizer '{name}'", option, [repr(one) for one in there] or ["none"])
 
 
 def _layer(text: str) -> str | None:
     return None if text.lower() == "none" else text
 
 
-def _value(text: str) -> int | float | str | None:
-    if text.lower() in ("none", "all"):
-        return None
+def _value(text: str) -> int | float | bool | str | None:
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
     for kind in (int, float):
         try:
             return kind(text)
