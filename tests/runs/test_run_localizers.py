@@ -232,7 +232,7 @@ def test_a_model_that_is_trained_further_forgets_what_was_learned_of_it(folder_c
         ("floor-motion", "--frames 3"),
         ("nope", "there are: "),
         ("matching:layer=conv9", "encoder.relu4"),
-        ("kl:nonsense=3", "layer, variant"),
+        ("kl:nonsense=3", "'layer', 'variant'"),
         ("kl:layer", "NAME:OPTION=VALUE"),
     ],
 )
