@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from vaelens.errors import UsageError
+from vaelens.localizers.examples import Drawing
 from vaelens.localizers.head import Head, train_head
 from vaelens.localizers.learned import LearnedLocalizer
+from vaelens.localizers.matching import MatchingLocalizer
 from vaelens.localizers.signals import Signals
 from vaelens.models import build
 
@@ -65,7 +67,9 @@ def test_a_state_of_other_images_is_refused(learned: LearnedLocalizer, model: to
     with pytest.raises(UsageError, match="not one of these images"):
         LearnedLocalizer(model).restore(normal, {**state, "scale": state["scale"][:-1]})
     with pytest.raises(UsageError, match="not that of its head"):
-        LearnedLocalizer(model).restore(normal, {name: state[name] for name in ("scale", "normal")})
+        LearnedLocalizer(model).restore(normal, {name: state[name] for name in ("scale", "unit", "combined")})
+    with pytest.raises(UsageError, match="not whole, or of an earlier version"):
+        LearnedLocalizer(model).restore(normal, {name: value for name, value in state.items() if name != "combined"})
 
 
 def test_the_maps_do_not_depend_on_the_batch(learned: LearnedLocalizer, normal: torch.Tensor) -> None:
@@ -77,7 +81,7 @@ def test_the_maps_do_not_depend_on_the_batch(learned: LearnedLocalizer, normal: 
 @pytest.mark.parametrize("width", [32, 31])
 def test_the_head_reads_signals_and_their_mirror_image_alike(learned: LearnedLocalizer, width: int) -> None:
     signals = torch.rand(2, 4, 30, width, generator=torch.Generator().manual_seed(3))
-    straight, mirrored = learned._both(signals)[0], learned._both(signals.flip(-1))[0]
+    straight, mirrored = (learned._both(signals, signals[:, -1])[0] for signals in (signals, signals.flip(-1)))
     assert float(straight.std()) > 0.01  # it says something
     torch.testing.assert_close(mirrored.flip(-1), straight, rtol=1e-4, atol=1e-5)
 
@@ -132,6 +136,29 @@ def test_for_a_fixed_camera_it_is_the_mean_image_that_counts(model: torch.nn.Mod
     away, found = (one - one.mean((1, 2), keepdim=True) for one in (away, signals[:, 1]))
     ratio = (away * found).sum((1, 2)) / away.square().sum((1, 2))
     torch.testing.assert_close(found, ratio[:, None, None] * away, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_the_deviation_beside_the_head_is_of_the_nearest_images_unless_the_camera_is_fixed(
+    model: torch.nn.Module, normal: torch.Tensor, fixed: bool
+) -> None:
+    images = normal[:3].float().roll(1, dims=2) / 255
+    compared = Signals(model, fixed_camera=fixed).fit(normal)
+    expected = MatchingLocalizer(model, neighbours=None if fixed else 20).fit(normal).anomaly_map(images)
+    torch.testing.assert_close(compared.matched(images, compared(images)[0]), expected)
+
+
+def test_what_the_head_is_judged_by_is_new_to_it_and_changes_nothing_that_it_learns_from(
+    model: torch.nn.Module, normal: torch.Tensor
+) -> None:
+    drawing = Drawing(lambda: Signals(model), prior=None, frames=1, brightness=False)
+    (few, judges), (same, more) = (drawing.draw(normal, 12, count, 0, lambda share: None) for count in (4, 12))
+    assert torch.equal(few.signals, same.signals)
+    assert torch.equal(few.masks, same.masks)
+    assert (len(few.masks), len(judges.masks), len(more.masks), len(more.matched)) == (12, 4, 12, 12)
+    of_both = [part.masks[part.masks.flatten(1).any(1)] for part in (few, more)]
+    assert min(map(len, of_both)) > 3
+    assert not any(torch.equal(one, other) for one in of_both[0] for other in of_both[1])
 
 
 def test_what_cannot_be_is_refused(model: torch.nn.Module, normal: torch.Tensor) -> None:

@@ -6,12 +6,11 @@ from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from vaelens.data.synthetic import with_defects
-from vaelens.data.synthetic.lighting import evened, relit
 from vaelens.errors import UsageError, truth, whole
 from vaelens.localizers.base import Localization, Localizer, as_floats
+from vaelens.localizers.combined import Combined
+from vaelens.localizers.examples import Drawing, Examples
 from vaelens.localizers.head import Head, train_head
 from vaelens.localizers.signals import Signals
 from vaelens.localizers.smoothing import smoothed
@@ -19,18 +18,18 @@ from vaelens.localizers.smoothing import smoothed
 _BATCH = 32
 _MEMORY = 1 << 30  # bytes that the signals to learn from may take
 _FLOOR = 0.1  # of the matched deviation, in units of its mean
-_CLEAN = 256  # images without a defect that both are standardised on
-_LEAST_SPREAD = 1e-3
+_JUDGED = 512  # images with synthetic defects, of which the head has seen none, that its word is weighed by
 _DRAWN = 0.25  # of the time of fitting, about, goes into drawing defects and comparing
-_SCALE, _NORMAL = "scale", "normal"
+_SCALE, _UNIT, _COMBINED = "scale", "unit", "combined"
 
 
 class LearnedLocalizer(Localizer):
     """Signals of the VAE (see `Signals`) read by a small head that has learned to find synthetic defects.
 
     Defects are drawn on the normal images in two halves, and the signals of each half come from comparing with the other, so
-    that no image meets itself. In the map the head's log odds and the logarithm of the matched deviation weigh alike: each is
-    standardised on normal images, and the map is log(1 + exp(their mean)): so many standard deviations where it is large, and
+    that no image meets itself. The map combines the head's log odds with the logarithm of the matched deviation (see
+    `Signals.matched`): each is standardised on normal images and weighed by how well it finds synthetic defects that the head
+    has not seen (see `Combined`), and the map is log(1 + exp(their mean)): so many standard deviations where it is large, and
     near 0 where nothing is. Fitting takes minutes; a run keeps what was learned. The score is the map's maximum.
 
     Args:
@@ -71,99 +70,90 @@ class LearnedLocalizer(Localizer):
         self.seed = whole("seed", seed, least=0)
         self._signals = self._new_signals()
         self._head: Head | None = None
-        self._scale = self._normal = torch.empty(0)
+        self._scale = self._unit = torch.empty(0)
+        self._combined: Combined | None = None
 
     def fit(self, normal: Tensor) -> Self:
         if len(normal) < 4:
             raise UsageError(f"localizer 'learned' takes at least 4 normal images, got {len(normal)}")
-        signals, masks = self._examples(normal)
+        examples, judged = self._examples(normal)
+        signals = examples.signals
         signed = signals.shape[1] - self._signals.unsigned
         unsigned = [signals[:, at].float().mean() for at in range(signed, signals.shape[1])]  # one by one, to spare memory
         self._scale = torch.cat([signals.new_ones(signed, dtype=torch.float32), torch.stack(unsigned).clamp_min(1e-8)])
         signals /= self._scale.half()[:, None, None]
         self._head = train_head(
-            signals, masks, self.steps, self.seed, done=lambda step: self._tell(_DRAWN + (1 - _DRAWN) * step / self.steps)
+            signals,
+            examples.masks,
+            self.steps,
+            self.seed,
+            done=lambda step: self._tell(_DRAWN + (1 - _DRAWN) * step / self.steps),
         )
-        clean = (~masks.flatten(1).any(1)).nonzero().flatten()[:_CLEAN]
-        if not len(clean):
-            raise UsageError(f"localizer 'learned' drew a defect on each of {len(masks)} images; raise pool")
-        both = torch.cat([torch.stack(self._both(batch.float())) for batch in torch.split(signals[clean], _BATCH)], 1)
-        self._normal = torch.stack([both.mean((1, 2, 3)), both.std((1, 2, 3)).clamp_min(_LEAST_SPREAD)], 1)
+        if bool(judged.masks.flatten(1).any(1).all()):
+            raise UsageError(f"localizer 'learned' drew a defect on each of {len(judged.masks)} images; raise pool")
+        self._unit = judged.matched.float().mean().clamp_min(1e-8)
+        pairs = zip(torch.split(judged.signals, _BATCH), torch.split(judged.matched, _BATCH), strict=True)
+        both = [self._both(signals.float(), matched.float()) for signals, matched in pairs]
+        self._combined = Combined.measured(torch.cat(both, 1), judged.masks)
         self._signals.fit(normal)
         self._tell(1.0)
         return self
 
     def state(self) -> dict[str, Tensor]:
-        if self._head is None:
+        if self._head is None or self._combined is None:
             raise self.not_fitted()
         return {
             _SCALE: self._scale,
-            _NORMAL: self._normal,
+            _UNIT: self._unit,
+            _COMBINED: self._combined.table,
             **{f"head.{name}": value for name, value in self._head.state_dict().items()},
         }
 
     def restore(self, normal: Tensor, state: dict[str, Tensor]) -> Self:
-        weights = {name.removeprefix("head."): value for name, value in state.items() if name not in (_SCALE, _NORMAL)}
-        shapes = {_SCALE: (self._signals.count(normal.shape[1]),), _NORMAL: (2, 2)}
-        if any(name not in state or state[name].shape != shape for name, shape in shapes.items()):
+        shapes = {_SCALE: (self._signals.count(normal.shape[1]),), _UNIT: (), _COMBINED: (2, 3)}
+        if any(name not in state for name in shapes):
+            raise UsageError(f"the state kept of localizer '{self.name}' is not whole, or of an earlier version")
+        if any(state[name].shape != shape for name, shape in shapes.items()):
             raise UsageError(f"the state kept of localizer '{self.name}' is not one of these images")
         head = Head(len(state[_SCALE])).to(normal.device)
         try:
-            head.load_state_dict(weights)
+            head.load_state_dict({name.removeprefix("head."): value for name, value in state.items() if name not in shapes})
         except RuntimeError as error:
             raise UsageError(f"the state kept of localizer '{self.name}' is not that of its head") from error
-        self._scale, self._normal, self._head = state[_SCALE], state[_NORMAL], head.eval().requires_grad_(False)
+        self._scale, self._unit, self._combined = state[_SCALE], state[_UNIT], Combined(state[_COMBINED])
+        self._head = head.eval().requires_grad_(False)
         self._signals.fit(normal)
         return self
 
     def localize(self, images: Tensor) -> Localization:
-        if self._head is None:
+        if self._combined is None:
             raise self.not_fitted()
         signals, posterior = self._signals(images)
-        standard = [
-            (value - mean) / spread
-            for value, (mean, spread) in zip(self._both(signals / self._scale[:, None, None]), self._normal, strict=True)
-        ]
-        maps = functional.softplus(torch.stack(standard).mean(0))  # near 0 on normal pixels, and never below it
+        maps = self._combined(self._both(signals, self._signals.matched(images, signals)))
         return Localization(maps, maps.amax((1, 2)), posterior)
 
     def _new_signals(self) -> Signals:
         return Signals(self.model, self.fixed_camera, self.frames)
 
-    def _both(self, signals: Tensor) -> tuple[Tensor, Tensor]:
-        """Scaled signals (B, c, H, W) -> the head's log odds and the logarithm of the matched deviation, both (B, H, W).
+    def _both(self, signals: Tensor, matched: Tensor) -> Tensor:
+        """Signals (B, c, H, W), matched deviation (B, H, W) -> the head's log odds and the deviation's logarithm, (2, B, H, W).
 
         The odds are the mean of those read as they are and in the mirror: the head learned from both.
         """
         assert self._head is not None
+        scaled = signals / self._scale[:, None, None]
         with torch.no_grad():
-            odds = (self._head(signals) + self._head(signals.flip(-1)).flip(-1)) / 2
-        return smoothed(odds, 1.0), (signals[:, -1].clamp_min(0) + _FLOOR).log()
+            odds = (self._head(scaled) + self._head(scaled.flip(-1)).flip(-1)) / 2
+        return torch.stack([smoothed(odds, 1.0), ((matched / self._unit).clamp_min(0) + _FLOOR).log()])
 
     def _tell(self, share: float) -> None:
         if self.progress is not None:
             self.progress(round(1000 * share), 1000)
 
-    def _examples(self, normal: Tensor) -> tuple[Tensor, Tensor]:
-        """Signals (N, c, H, W), float16, of images with synthetic defects, and their masks (N, H, W)."""
-        generator = torch.Generator("cpu").manual_seed(self.seed)
-        middle = len(normal) // 2
-        halves = (normal[:middle], normal[middle:])
+    def _examples(self, normal: Tensor) -> tuple[Examples, Examples]:
+        """What the head learns from, and what it is judged by."""
         prior = as_floats(normal[:: max(1, len(normal) // 512)].cpu()).mean(0, keepdim=True) if self.fixed_camera else None
-        signals: list[Tensor] = []
-        masks: list[Tensor] = []
+        drawing = Drawing(self._new_signals, prior, self.frames, self.brightness)
         bytes_each = 2 * self._signals.count(normal.shape[1]) * normal.shape[2] * normal.shape[3]
         pool = max(2, min(self.pool, _MEMORY // bytes_each))
-        for mine, others in (halves, halves[::-1]):
-            compared = self._new_signals().fit(others)
-            patches = as_floats(others[:: max(1, len(others) // 256)].cpu())
-            for start in range(0, pool // 2, _BATCH):
-                count = min(_BATCH, pool // 2 - start)
-                chosen = torch.randint(len(mine), (count,), generator=generator)
-                drawn, where = with_defects(as_floats(mine[chosen].cpu()), patches, generator, prior=prior, frames=self.frames)
-                if self.brightness:
-                    drawn = evened(relit(drawn, generator))
-                self._tell(_DRAWN * sum(len(part) for part in masks) / pool)
-                signals.append(compared(drawn.to(normal.device))[0].half())
-                masks.append(where)
-        return torch.cat(signals), torch.cat(masks)
+        return drawing.draw(normal, pool, min(_JUDGED, max(pool, 16)), self.seed, lambda share: self._tell(_DRAWN * share))

@@ -35,6 +35,7 @@ class Signals:
         self.model = model
         self.fixed_camera = fixed_camera
         self._matching = MatchingLocalizer(model, neighbours=None, frames=frames)
+        self._near = None if fixed_camera else MatchingLocalizer(model, frames=frames)
         self._codes = self._normal = self._mean = torch.empty(0)
 
     @property
@@ -49,9 +50,10 @@ class Signals:
     def fit(self, normal: Tensor) -> Self:
         """Take normal images (N, C, H, W), uint8 or float in [0, 1], to compare with. Returns itself."""
         self._matching.fit(normal)
-        if self.fixed_camera:
+        if self._near is None:
             self._mean = mean_image(normal)
         else:
+            self._near.fit(normal)
             self._normal, self._codes = normal, codes(self.model, normal)[0]
         return self
 
@@ -68,3 +70,11 @@ class Signals:
         middle, spread = (wide[:, None, None, None] for wide in middle_and_spread(images.flatten(1), _LEAST_SPREAD))
         signed = torch.cat([images - middle, images - usual], 1) / spread
         return torch.cat([signed, torch.stack(unsigned, 1)], 1), matched.posterior
+
+    def matched(self, images: Tensor, signals: Tensor) -> Tensor:
+        """The matched deviation that can be trusted most, (B, H, W), of images and their signals.
+
+        For a fixed camera that from all normal images, which is the last signal. Else that from the nearest ones in latent
+        space: it finds more, but takes too long for all the images that a head learns from.
+        """
+        return signals[:, -1] if self._near is None else self._near.anomaly_map(images)
