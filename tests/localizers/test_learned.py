@@ -161,6 +161,18 @@ def test_what_the_head_is_judged_by_is_new_to_it_and_changes_nothing_that_it_lea
     assert not any(torch.equal(one, other) for one in of_both[0] for other in of_both[1])
 
 
+def test_examples_that_all_have_a_defect_are_refused_before_the_head_is_trained(
+    model: torch.nn.Module, normal: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def marked(images: torch.Tensor, *_: object, **__: object) -> tuple[torch.Tensor, torch.Tensor]:
+        return images, torch.ones(len(images), *images.shape[2:], dtype=torch.bool)
+
+    monkeypatch.setattr("vaelens.localizers.examples.with_defects", marked)
+    monkeypatch.setattr("vaelens.localizers.learned.train_head", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(UsageError, match="drew a defect on each of 16 images; raise pool"):
+        LearnedLocalizer(model, pool=8, steps=2).fit(normal)
+
+
 def test_what_cannot_be_is_refused(model: torch.nn.Module, normal: torch.Tensor) -> None:
     with pytest.raises(UsageError, match="at least 4 normal images, got 3"):
         LearnedLocalizer(model).fit(normal[:3])

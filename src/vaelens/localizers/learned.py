@@ -18,7 +18,7 @@ from vaelens.localizers.smoothing import smoothed
 _BATCH = 32
 _MEMORY = 1 << 30  # bytes that the signals to learn from may take
 _FLOOR = 0.1  # of the matched deviation, in units of its mean
-_JUDGED = 512  # images with synthetic defects, of which the head has seen none, that its word is weighed by
+_JUDGED = 512  # images with synthetic defects that the head has not seen, to weigh its word by; a quarter of the pool at most
 _DRAWN = 0.25  # of the time of fitting, about, goes into drawing defects and comparing
 _SCALE, _UNIT, _COMBINED = "scale", "unit", "combined"
 
@@ -77,6 +77,8 @@ class LearnedLocalizer(Localizer):
         if len(normal) < 4:
             raise UsageError(f"localizer 'learned' takes at least 4 normal images, got {len(normal)}")
         examples, judged = self._examples(normal)
+        if bool(judged.masks.flatten(1).any(1).all()):
+            raise UsageError(f"localizer 'learned' drew a defect on each of {len(judged.masks)} images; raise pool")
         signals = examples.signals
         signed = signals.shape[1] - self._signals.unsigned
         unsigned = [signals[:, at].float().mean() for at in range(signed, signals.shape[1])]  # one by one, to spare memory
@@ -89,8 +91,6 @@ class LearnedLocalizer(Localizer):
             self.seed,
             done=lambda step: self._tell(_DRAWN + (1 - _DRAWN) * step / self.steps),
         )
-        if bool(judged.masks.flatten(1).any(1).all()):
-            raise UsageError(f"localizer 'learned' drew a defect on each of {len(judged.masks)} images; raise pool")
         self._unit = judged.matched.float().mean().clamp_min(1e-8)
         pairs = zip(torch.split(judged.signals, _BATCH), torch.split(judged.matched, _BATCH), strict=True)
         both = [self._both(signals.float(), matched.float()) for signals, matched in pairs]
@@ -156,4 +156,5 @@ class LearnedLocalizer(Localizer):
         drawing = Drawing(self._new_signals, prior, self.frames, self.brightness)
         bytes_each = 2 * self._signals.count(normal.shape[1]) * normal.shape[2] * normal.shape[3]
         pool = max(2, min(self.pool, _MEMORY // bytes_each))
-        return drawing.draw(normal, pool, min(_JUDGED, max(pool, 16)), self.seed, lambda share: self._tell(_DRAWN * share))
+        judged = min(_JUDGED, max(pool // 4, 16))
+        return drawing.draw(normal, pool, judged, self.seed, lambda share: self._tell(_DRAWN * share))
