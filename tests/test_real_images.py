@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vaelens.localizers import FLOORS
-from vaelens.runs import Run
+from vaelens.localizers import FLOORS, LOCALIZERS
+from vaelens.runs import Run, load_run
 from vaelens.runs.data import load_defects
 from vaelens.runs.train import train_run
 from vaelens.scoring.local import score
@@ -19,7 +19,8 @@ from vaelens.scoring.localization import LocalizationEvaluation, evaluate_locali
 from vaelens.scoring.sources import Source
 from vaelens.scoring.synthetic import evaluate_synthetic
 
-LOCALIZERS = ["matching", "deviation", "reconstruction", "floor-mean", "floor-neighbours", "floor-contrast"]
+SOME = ["matching", "deviation", "reconstruction", "floor-mean", "floor-neighbours", "floor-contrast"]
+DEFECTS = ("scratch_head", "thread_top")
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +70,7 @@ def test_screw(real_data: Path, tmp_path: Path) -> None:
         pytest.skip(f"{root}/screw is not there")
     run = trained(tmp_path / "run", "mvtec", root=root, category="screw", size=64)
     assert run.config.training["augmentation"] != "none"
-    found = evaluate_localization(run, load_defects(run.config), LOCALIZERS)
+    found = evaluate_localization(run, load_defects(run.config), SOME)
     kinds = {"manipulated_front", "scratch_head", "scratch_neck", "thread_side", "thread_top"}
     check(found, kinds)
     assert found.dataset == "mvtec/screw"
@@ -86,7 +87,7 @@ def test_magnetic_tile(real_data: Path, tmp_path: Path) -> None:
         pytest.skip(f"{root} is not there")
     run = trained(tmp_path / "run", "folder", root=root)
     split = load_defects(run.config)
-    found = evaluate_localization(run, split, LOCALIZERS)
+    found = evaluate_localization(run, split, SOME)
     kinds = set(split.defects) - {"good"}
     assert len(kinds) == 5
     check(found, kinds)
@@ -97,3 +98,51 @@ def test_magnetic_tile(real_data: Path, tmp_path: Path) -> None:
     assert not result.errors
     assert np.isfinite([row.score for row in result.rows if row.score is not None]).all()
     assert len(result.flagged) < 20
+
+
+# By objective of the run: its localizers, with options where the defaults would take long.
+OF_OBJECTIVE = {
+    "vae": ("mean-sum", "normal-difference", "attention:score=overall:layer=encoder.relu1", "deviation:layer=all", "matching",
+            "learned", "kl", "reconstruction", "feature-dictionary"),
+    "ae": ("ae-l2",),
+    "ae-ssim": ("ae-ssim",),
+    "anogan": ("anogan:steps=2",),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def few_screws(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 good screws to train on, and to test on two good ones and two of each of two defects, as links."""
+    whole, part = real_data / "mvtec_ad" / "screw", tmp_path_factory.mktemp("screws") / "screw"
+    if not whole.is_dir():
+        pytest.skip(f"{whole} is not there")
+    folders = {"train/good": 24, "test/good": 2, **{f"{of}/{d}": 2 for of in ("test", "ground_truth") for d in DEFECTS}}
+    for folder, count in folders.items():
+        (part / folder).mkdir(parents=True)
+        for file in sorted((whole / folder).iterdir())[:count]:
+            (part / folder / file.name).symlink_to(file)
+    return part.parent
+
+
+@pytest.mark.parametrize("objective", OF_OBJECTIVE)
+def test_every_localizer_on_real_screws(objective: str, few_screws: Path, tmp_path: Path) -> None:
+    """Each gives finite figures, is kept in its run, and gives the same from the run loaded again."""
+    options: dict[str, Any] = {"root": few_screws, "category": "screw", "objective": objective, "held_out": 0.25}
+    options |= {"network": "compact", "size": 32} if objective == "vae" else {"network": None, "size": 64}
+    run = trained(tmp_path / "run", "mvtec", **options)
+    split, specs = load_defects(run.config), [*OF_OBJECTIVE[objective], *(name for name in FLOORS if name != "floor-motion")]
+    check(evaluate_localization(run, split, specs), set(DEFECTS))
+    again = load_run(run.path)
+    for spec in specs:
+        maps, scores = (getattr(run.localize(split.test.images.float() / 255, spec), of) for of in ("maps", "score"))
+        assert maps.shape == (6, *run.input_shape[1:])
+        assert bool((maps >= 0).all())
+        assert float(maps.std()) > 0
+        other = again.localize(split.test.images.float() / 255, spec)
+        np.testing.assert_allclose(other.maps, maps, rtol=1e-4, atol=1e-5 * float(maps.max()), err_msg=spec)
+        np.testing.assert_allclose(other.score, scores, rtol=1e-4, err_msg=spec)
+
+
+def test_no_localizer_is_left_out() -> None:
+    tried = {spec.partition(":")[0] for specs in OF_OBJECTIVE.values() for spec in specs}
+    assert tried | set(FLOORS) == set(LOCALIZERS)
