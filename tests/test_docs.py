@@ -105,3 +105,26 @@ def test_the_table_of_defects_is_what_the_benchmark_kept() -> None:
     for data in benchmark["DATA"]:
         seeds = ", ".join(str(one["seed"]) for one in kept if one["data"] == data)
         assert f"({seeds}) |" in shown
+
+
+@pytest.mark.parametrize("table", ["table1", "table2"])
+def test_the_papers_tables_are_what_the_commands_wrote(table: str) -> None:
+    """Means and spreads of every row, the paper's figures where there are any, and the mark of what is not above the floors."""
+    import runpy
+
+    from vaelens.paper.written import BELOW
+
+    short = runpy.run_path(str(ROOT / "benchmarks/localization.py"))["short"]
+    kept = json.loads((ROOT / f"benchmarks/results/{table}.json").read_text())
+    shown = (ROOT / "README.md").read_text().replace("**", "")
+    order = ("pixel_auroc", "pixel_ap", "best_iou") if table == "table1" else ("pixel_auroc", "best_iou", "pixel_ap")
+    for row in kept["rows"]:
+        assert row["seeds"] == [0, 1, 2]
+        cells = [f"{short(row[figure])} ± {short(row[f'{figure}_spread'])}" for figure in (*order, "image_auroc")]
+        if table == "table2":
+            quoted = [f"{row['paper'][figure]:.2f}".lstrip("0") for figure in ("pixel_auroc", "best_iou") if row["paper"]]
+            cells.insert(2, " / ".join(quoted))
+        mark = f" {BELOW}" if row["below_floors"] else ""
+        assert re.search(
+            rf"^\| {re.escape(row['localizer'])}[^|*]*{re.escape(mark)} \| {re.escape(' | '.join(cells))} \|$", shown, re.M
+        ), row
