@@ -259,8 +259,8 @@ def score(
             overwrite=overwrite,
             progress=progress,
         )
-    for row in result.errors:
-        say(f"vaelens: not scored: {row.error}")
+    for line in (*(f"not scored: {row.error}" for row in result.errors), *filter(None, [result.too_few])):
+        say(f"vaelens: {line}")
     if json:
         print_json(result.to_dict())
         return

@@ -24,8 +24,7 @@ def print_trained(run: Run) -> None:
     print(f"{done}, held-out loss {loss:.2f} nats per image,")
     print(f"{metrics['active_latents']} of {run.model.latent_dim} latents active; layer {run.attention.layer} by ", end="")
     print(run.attention.method.replace("_", " "))
-    if run.caution:
-        print(run.caution)
+    _print_cautions(run)
 
 
 def print_fired(result: Explained) -> None:
@@ -49,8 +48,7 @@ def print_localization(result: LocalizationEvaluation, run: Run) -> None:
             print_table(table.title, list(table.columns), [[_figure(cell) for cell in row] for row in table.rows])
     for name, floors in result.below_floors().items():
         print(f"{name} is not above {' and '.join(floors)} in both AUROC and AP: it has not localized anything")
-    if run.caution:
-        print(run.caution)
+    _print_cautions(run)
 
 
 def print_evaluation(result: Evaluation, run: Run) -> None:
@@ -70,6 +68,11 @@ def print_evaluation(result: Evaluation, run: Run) -> None:
     columns = ["score", *(str(label) for label in classes), "mean", "false alarms", "detected"]
     print_table(f"image-level AUROC of class {normal} (normal) against each other class", columns, rows)
     print(f"{result.active} of {result.latents} latents active; false alarms and detections at a promised rate of 5 %")
+
+
+def _print_cautions(run: Run) -> None:
+    for caution in filter(None, (run.caution, run.too_few())):
+        print(caution)
 
 
 def _figure(value: object) -> str:

@@ -12,6 +12,7 @@ Loading a run reads YAML and safetensors: nothing in it is ever unpickled or exe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -176,6 +177,18 @@ class Run:
         return (
             f"The held-out images are frames of {of}, so what is promised of false alarms holds for frames of such clips; of a "
             "clip that differs from them more may be flagged."
+        )
+
+    def too_few(self, false_alarms: float = FALSE_ALARMS) -> str:
+        """Why nothing can be flagged at this rate of false alarms, in one sentence; empty where something can."""
+        held_out = len(self.held_out_images)
+        least = 1 / (held_out + 1)
+        if check_false_alarms(false_alarms) >= least:
+            return ""
+        allowed = math.ceil(1e4 * least) / 1e4  # rounded up, so that it can be asked for as it is said
+        return (
+            f"At {100 * false_alarms:.4g} % of false alarms nothing can be flagged: with {held_out} images held out the least "
+            f"is {100 * allowed:.4g} %. Allow more, or hold out more images in training."
         )
 
     def settings(self) -> dict[str, Any]:

@@ -67,6 +67,7 @@ class Scored:
         false_alarms: share of normal images that may be flagged.
         score_threshold: images above are flagged.
         pixel_threshold: pixels above are flagged.
+        too_few: why nothing can be flagged at that rate, see `Run.too_few`; empty where something can.
     """
 
     rows: tuple[Row, ...]
@@ -75,6 +76,7 @@ class Scored:
     false_alarms: float
     score_threshold: float
     pixel_threshold: float
+    too_few: str = ""
 
     @property
     def errors(self) -> tuple[Row, ...]:
@@ -162,7 +164,7 @@ def score(
                 progress(len(rows), len(source))
         if all(row.error for row in rows):
             raise DataError(f"none of the {len(rows)} images can be read; the first: {rows[0].error}")
-        result = Scored(tuple(rows), out, localizer, false_alarms, *thresholds)
+        result = Scored(tuple(rows), out, localizer, false_alarms, *thresholds, run.too_few(false_alarms))
         _write_table(folder, result)
         write_report(_report(run, result, shown, calibration), folder / "report.html")
     return result
@@ -338,7 +340,7 @@ def _report(run: Run, result: Scored, shown: Shown[_Seen], calibration: Calibrat
             *filter(None, [shown.sentence()]),
             "The p-value is the share of normal images that would score as high, from held-out normal images alone (split "
             "conformal). Masks show pixels above what the same share of normal images has anywhere.",
-            *filter(None, [run.caution]),
+            *filter(None, [run.caution, result.too_few]),
         ),
     )
 

@@ -91,7 +91,7 @@ def localization_report(run: Run, evaluation: LocalizationEvaluation, root: Path
         notes=(
             f"Flagged regions are the pixels above what {FALSE_ALARMS:.0%} of normal images have anywhere, by held-out normal "
             "images alone. The best IoU takes its threshold from the test images themselves: an oracle figure.",
-            *filter(None, [run.caution]),
+            *filter(None, [run.caution, run.too_few()]),
             *_below(evaluation),
         ),
     )
