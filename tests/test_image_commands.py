@@ -76,6 +76,7 @@ def test_a_data_set_that_has_moved(folder_copy: Path, defect_root: Path, tmp_pat
     ("arguments", "says"),
     [
         (("folder", "--root", "ROOT", "--size", "abc"), "--size"),
+        (("mvtec", "--root", "ROOT"), "name a category of MVTec AD by --category"),
         (("folder", "--root", "ROOT", "--size", "1x2x3"), "--size"),
         (("folder", "--root", "ROOT", "--size", "-5"), "size"),
         (("folder", "--root", "ROOT", "--size", "33"), "compact"),

@@ -139,15 +139,13 @@ def default_augmentation(dataset: str, category: str | None = None) -> Augmentat
     """What "auto" stands for: by the category for MVTec AD, nothing for the others.
 
     Raises:
-        UsageError: an unknown data set or category.
+        UsageError: an unknown data set or category, or none where one is needed.
     """
     _check_anomaly(dataset)
     module = import_module(f"vaelens.data.{_ANOMALY[dataset][0]}")
     if dataset != "mvtec":
         return cast("Augmentation", module.AUGMENTATION)
-    if category not in module.AUGMENTATIONS:
-        raise unknown("category of MVTec AD", category, module.AUGMENTATIONS)
-    return cast("Augmentation", module.AUGMENTATIONS[category])
+    return cast("Augmentation", module.AUGMENTATIONS[module.check_category(category)])
 
 
 def _check_anomaly(dataset: str) -> None:

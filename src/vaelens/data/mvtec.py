@@ -59,7 +59,7 @@ def default_preparation(options: AnomalyOptions) -> Preparation:
     Raises:
         UsageError: no category, or one that there is not.
     """
-    return Preparation(SIZE, channels=1 if _category(options) in GREY else 3, brightness=True)
+    return Preparation(SIZE, channels=1 if check_category(options.category) in GREY else 3, brightness=True)
 
 
 def load_anomaly(options: AnomalyOptions) -> AnomalySplit:
@@ -75,7 +75,7 @@ def load_anomaly(options: AnomalyOptions) -> AnomalySplit:
             image without a mask.
     """
     check_held_out(options.held_out)
-    category = _category(options)
+    category = check_category(options.category)
     preparation = options.preparation or default_preparation(options)
     if preparation.frames != 1:
         raise UsageError("MVTec AD holds no video: set frames to 1")
@@ -92,12 +92,17 @@ def load_anomaly(options: AnomalyOptions) -> AnomalySplit:
     return split_tree(f"mvtec/{category}", root, training, test, preparation, options, f"mvtec/{category}/")
 
 
-def _category(options: AnomalyOptions) -> str:
-    if options.category is None:
+def check_category(category: str | None) -> str:
+    """The category, if it is one.
+
+    Raises:
+        UsageError: none is given, or it is unknown.
+    """
+    if category is None:
         raise UsageError(f"name a category of MVTec AD by --category; there are: {', '.join(CATEGORIES)}")
-    if options.category not in CATEGORIES:
-        raise unknown("category of MVTec AD", options.category, CATEGORIES)
-    return options.category
+    if category not in CATEGORIES:
+        raise unknown("category of MVTec AD", category, CATEGORIES)
+    return category
 
 
 def _find(root: Path, category: str) -> Path:
