@@ -76,7 +76,6 @@ def test_a_data_set_that_has_moved(folder_copy: Path, defect_root: Path, tmp_pat
     ("arguments", "says"),
     [
         (("folder", "--root", "ROOT", "--size", "abc"), "--size"),
-        (("mvtec", "--root", "ROOT"), "name a category of MVTec AD by --category"),
         (("folder", "--root", "ROOT", "--size", "1x2x3"), "--size"),
         (("folder", "--root", "ROOT", "--size", "-5"), "size"),
         (("folder", "--root", "ROOT", "--size", "33"), "compact"),
@@ -96,7 +95,7 @@ def test_a_data_set_that_has_moved(folder_copy: Path, defect_root: Path, tmp_pat
         (("folder", "--root", "ROOT", "--category", "nope"), "nope"),
         (("folder", "--root", "ROOT", "--layer", "conv9", "--size", "32"), "encoder.relu4"),
         (("folder",), "--root"),
-        (("mvtec", "--root", "ROOT"), "category"),
+        (("mvtec", "--root", "ROOT"), "name a category of MVTec AD by --category"),
         (("mvtec", "--root", "ROOT", "--category", "spoon"), "bottle"),
         (("mnist", "--category", "screw"), "category"),
         (("digits", "--size", "32"), "size"),
