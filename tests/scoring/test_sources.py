@@ -1,8 +1,7 @@
-"""Reading what is to be scored: in order, with errors where they belong, and one batch ahead of what is worked on."""
+"""Reading what is to be scored: in order, and with errors where they belong."""
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from PIL import Image
 
 from vaelens.errors import DataError
 from vaelens.runs import Run, load_run
-from vaelens.scoring.sources import Item, Loaded, Source
+from vaelens.scoring.sources import Source
 
 COUNT = 7
 DAMAGED = 4
@@ -49,23 +48,3 @@ def test_a_damaged_image_stops_at_its_own_batch_where_that_is_wanted(source: Sou
     assert [one.item.name for _ in range(2) for one in next(batches)] == ["0.png", "1.png", "2.png", "3.png"]
     with pytest.raises(DataError, match=r"4\.png"):
         next(batches)
-
-
-def test_one_batch_is_read_ahead_and_no_more(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
-    second = threading.Event()
-    load = source._load
-
-    def noted(item: Item, strict: bool) -> Loaded:
-        read.append(item.name)
-        if item.name == "3.png":
-            second.set()
-        return load(item, strict)
-
-    monkeypatch.setattr(source, "_load", noted)
-    batches = source.batches(2)
-    next(batches)
-    assert second.wait(10)
-    del batches  # ends it, which waits for the thread
-    assert read == ["0.png", "1.png", "2.png", "3.png"]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("reading")]

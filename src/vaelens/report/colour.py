@@ -8,9 +8,10 @@ colours look like parts of the picture. Every colour of viridis is visibly a col
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,10 @@ COLOUR_MAP = "viridis"
 PERCENTILE = 99.5
 _MOST_OPAQUE = 0.85
 _POOLED_VALUES = 4_000_000
-_COMPRESSION = 6  # of PNG: 9 takes four times as long and saves 2 %
+# Of PNG. Photographs hold no strings worth looking for: runs alone take half the time and come out no larger. Maps do; beyond
+# this level they shrink by 5 % in half as much time again.
+_PHOTOGRAPH = {"compress_level": 1, "compress_type": zlib.Z_RLE}
+_LEVELS = {"compress_level": 4}
 
 
 @cache
@@ -196,7 +200,7 @@ def encode_png(values: Array) -> bytes:
     """An image as the bytes of a PNG file; the same image gives the same bytes."""
     from PIL import Image
 
-    return _encode(Image.fromarray(np.ascontiguousarray(picture(values))))
+    return _encode(Image.fromarray(np.ascontiguousarray(picture(values))), **_PHOTOGRAPH)
 
 
 def encode_levels(level: npt.NDArray[np.uint8], steps: int, see_through: bool) -> bytes:
@@ -213,14 +217,12 @@ def encode_levels(level: npt.NDArray[np.uint8], steps: int, see_through: bool) -
     scale = np.linspace(0, 1, steps)[: int(level.max(initial=0)) + 1]
     layer = Image.fromarray(np.ascontiguousarray(level))
     layer.putpalette(palette()[np.rint(scale * 255).astype(np.uint8)].tobytes())
-    cover = np.rint(opacity(scale) * 255).astype(np.uint8).tobytes() if see_through else None
-    return _encode(layer, cover)
+    if not see_through:
+        return _encode(layer, **_LEVELS)
+    return _encode(layer, transparency=np.rint(opacity(scale) * 255).astype(np.uint8).tobytes(), **_LEVELS)
 
 
-def _encode(image: Image.Image, transparency: bytes | None = None) -> bytes:
+def _encode(image: Image.Image, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    if transparency is None:
-        image.save(buffer, "PNG", compress_level=_COMPRESSION)
-    else:
-        image.save(buffer, "PNG", compress_level=_COMPRESSION, transparency=transparency)
+    image.save(buffer, "PNG", **options)
     return buffer.getvalue()

@@ -7,7 +7,7 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-MOST = 100  # nobody looks through more, and each costs as much as scoring a few
+MOST = 64  # a page to look through; each costs as much as scoring three
 
 
 class Candidate(Protocol):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -100,21 +99,13 @@ class Source:
                 raise UsageError(f"{shown(item.path)} lies in --out {shown(out)}; choose another --out, or leave it out")
 
     def batches(self, batch_size: int, strict: bool = False) -> Iterator[list[Loaded]]:
-        """Read the images in order; while one batch is worked on, a thread reads the next.
+        """Read the images in order.
 
         Raises:
             DataError: with `strict`, at the first image that cannot be read.
         """
-
-        def read(start: int) -> list[Loaded]:
-            return [self._load(item, strict) for item in self.items[start : start + batch_size]]
-
-        with ThreadPoolExecutor(1, "reading") as reader:
-            ahead = reader.submit(read, 0)
-            for start in range(batch_size, len(self.items), batch_size):
-                batch, ahead = ahead.result(), reader.submit(read, start)
-                yield batch
-            yield ahead.result()
+        for start in range(0, len(self.items), batch_size):
+            yield [self._load(item, strict) for item in self.items[start : start + batch_size]]
 
     def _find(self, given: str) -> list[Item]:
         if not given:
