@@ -229,7 +229,7 @@ def score(
     false_alarms: Annotated[float, typer.Option(help="share of normal images that may be flagged")] = 0.05,
     batch_size: Annotated[int, typer.Option(help="images at once")] = 64,
     pictures: Annotated[bool, typer.Option(help="write masks and overlays")] = True,
-    cards: Annotated[int, typer.Option(help="images that the report shows at most, 500 or fewer")] = 64,
+    cards: Annotated[int, typer.Option(help="images that the report shows at most, 500 or fewer")] = 50,
     accelerator: Accelerator = None,
     root: Root = None,
     convert: Convert = False,

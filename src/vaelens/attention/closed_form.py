@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ def closed_form_weights(
     batch: int,
     variant: str,
     limit: int,
+    means: Means | None = None,
 ) -> Tensor:
     """Channel weights of R scalars that are linear in the posterior.
 
@@ -32,6 +34,7 @@ def closed_form_weights(
         batch: B.
         variant: see `variants`.
         limit: bytes that one full gradient may take, for the variants that need it.
+        means: of the layer that takes in the map, where they were taken before.
 
     Returns:
         (B, R, n), differentiable by the network's weights and the cotangents when gradients are on.
@@ -42,7 +45,7 @@ def closed_form_weights(
         rows = more if rows is None else rows + more
     assert rows is not None
     full = needs_full_gradient(variant)
-    entry = _Entry(head, full)
+    entry = _Entry(head, full, means)
     gains = [(stage, stage.gain(slopes)) for stage in head.stages[head.entry + 1 :]]
     if rows.ndim == 2 and not head.activations:
         return _pull_back(rows, gains, entry, slice(0, 1), variant).expand(batch, -1, -1)
@@ -57,6 +60,38 @@ def closed_form_weights(
         _pull_back(rows, gains, entry, slice(start, min(start + piece, batch)), variant) for start in range(0, batch, piece)
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class Means:
+    """G: the weights of the linear layer that takes in the map, as means over the map's pixels.
+
+    They depend on no image, and to take them means to read all weights of a layer that is often the network's largest.
+
+    Attributes:
+        values: (J, n).
+        written: what tells the weights that they are of from others, and from the same written to since.
+    """
+
+    values: Tensor
+    written: tuple[int, int]
+
+    @classmethod
+    def of(cls, head: LinearHead) -> Means | None:
+        """Those of a head; None where another layer takes in the map."""
+        if not 0 <= head.entry < len(head.stages) or head.stages[head.entry].kind in POOLING:
+            return None
+        n, h, w = head.shape
+        weights = matrix(head.stages[head.entry].module)
+        return cls(weights.view(-1, n, h * w).mean(-1), _written(weights))
+
+    def hold(self, weights: Tensor) -> bool:
+        """Whether they are those of a layer's weights as these are now, and no gradient is wanted."""
+        return not torch.is_grad_enabled() and self.written == _written(weights)
+
+
+def _written(weights: Tensor) -> tuple[int, int]:
+    return weights.data_ptr(), -1 if weights.is_inference() else weights._version
 
 
 def _pull_back(rows: Tensor, gains: list[tuple[Stage, Tensor | None]], entry: _Entry, images: slice, variant: str) -> Tensor:
@@ -76,7 +111,7 @@ def _pull_back(rows: Tensor, gains: list[tuple[Stage, Tensor | None]], entry: _E
 class _Entry:
     """The layer that takes in the map, from behind: cotangent (..., J) of its output -> channel weights (..., n)."""
 
-    def __init__(self, head: LinearHead, full: bool) -> None:
+    def __init__(self, head: LinearHead, full: bool, means: Means | None) -> None:
         n, h, w = self.shape = head.shape
         self.full = full
         self.w1: Tensor | None = None
@@ -90,7 +125,8 @@ class _Entry:
             else:
                 self.w1 = matrix(stage.module)
                 if not full:
-                    self.w1 = self.w1.view(-1, n, h * w).mean(-1)
+                    known = means.values if means is not None and means.hold(self.w1) else None
+                    self.w1 = self.w1.view(-1, n, h * w).mean(-1) if known is None else known
 
     def weights(self, rows: Tensor, variant: str) -> Tensor:
         if self.w1 is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vaelens.attention.closed_form import closed_form_weights
+from vaelens.attention.closed_form import Means, closed_form_weights
 from vaelens.attention.head import LinearHead, Stage
 from vaelens.attention.plan import Plan
 from vaelens.attention.trace import Place, posterior
@@ -62,17 +62,18 @@ class Encoding:
         """(B, n, h, w), the feature map, in a graph where maps keep theirs."""
         return self.source if self.differentiable else self.source.detach()
 
-    def weights(self, cotangents: Mapping[str, Tensor], variant: str = VARIANTS[0]) -> Tensor:
+    def weights(self, cotangents: Mapping[str, Tensor], variant: str = VARIANTS[0], means: Means | None = None) -> Tensor:
         """Channel weights (B, R, n) of R scalars that are linear in the posterior (eq. 3).
 
         Args:
             cotangents: the derivative of each scalar by "mean", by "logvar" or by both: (R, D) each, or (B, R, D).
             variant: see `attention.variants`.
+            means: of the layer that takes in the map, where they were taken before.
         """
         if self.slopes is not None:
             head = self.plan.head
             assert head is not None
-            return closed_form_weights(head, self.slopes, cotangents, len(self.mean), variant, self.memory)
+            return closed_form_weights(head, self.slopes, cotangents, len(self.mean), variant, self.memory, means)
         rows = next(iter(cotangents.values())).shape[-2]
         bytes_per_row = len(self.mean) * self.plan.floats_behind * self.source.element_size()
         per_chunk = max(1, min(rows, self.memory // max(1, bytes_per_row)))

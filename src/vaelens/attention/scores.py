@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from vaelens.attention.closed_form import Means
 from vaelens.attention.encoding import weighted_sum
 from vaelens.attention.latent_attention import LatentAttention
 from vaelens.attention.maps import LatentMaps
@@ -114,6 +115,7 @@ class Deviation:
         neighbours: k, None for all.
         ridge: None for the plain mean; else how strongly the weights are drawn to equal ones, relative to the mean squared
             distance of the neighbours; above 0.
+        entry: what of the weights depends on no image, see `closed_form.Means`; None: it is worked out for every batch.
     """
 
     codes: Tensor
@@ -121,6 +123,7 @@ class Deviation:
     layer: str
     neighbours: int | None = 5
     ridge: float | None = None
+    entry: Means | None = None
 
     @classmethod
     def fit(
@@ -152,12 +155,16 @@ class Deviation:
             pieces = torch.split(normal, whole("batch_size", batch_size))
             parts = ((p.float() / 255).to(dtype) if p.dtype == torch.uint8 else p for p in pieces)
             # Part by part without its graph, which would hold the rest of the encoder for every normal image.
-            encoded = [(e.mean.detach(), e.features.detach()) for e in map(attention.encode, parts)]
+            encoded, entry = [], None
+            for encoding in map(attention.encode, parts):
+                encoded.append((encoding.mean.detach(), encoding.features.detach()))
+                if entry is None and encoding.slopes is not None and encoding.plan.head is not None:
+                    entry = Means.of(encoding.plan.head)
             codes, features = (torch.cat(tensors) for tensors in zip(*encoded, strict=True))
         if not codes.isfinite().all():
             raise UsageError("the posterior mean of some normal image is no finite number; check the images and the model")
         # Of whichever layout the network works in, rows that lie together are what references are summed up from.
-        return cls(codes, features.contiguous(), attention.layer, neighbours, ridge)
+        return cls(codes, features.contiguous(), attention.layer, neighbours, ridge, entry)
 
     def reference(self, mean: Tensor, leave_out_self: bool = False) -> Tensor:
         """Posterior means (B, D) -> mean feature map (B, n, h, w) of their normal neighbours.
@@ -221,9 +228,10 @@ class Deviation:
             there, here = tuple(self.features.shape[1:]), tuple(encoding.features.shape[1:])
             raise UsageError(f"the normal images' feature maps are {there} and these images' {here}: take images of one size")
         latents, pick = attention.pick(encoding.mean)
-        weights = encoding.weights({"mean": pick}, attention.variant)
+        weights = encoding.weights({"mean": pick}, attention.variant, self.entry)
         reference = self.reference(encoding.mean.detach(), leave_out_self).to(encoding.features.dtype)
-        signed = weighted_sum(weights, encoding.features - reference)
+        # of one layout, else the difference and the sum of it each take twice as long
+        signed = weighted_sum(weights, encoding.features.contiguous() - reference)
         return attention.wrap(encoding, weights, latents, signed=signed, rectifier="abs")
 
 

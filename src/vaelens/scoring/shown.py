@@ -7,7 +7,7 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-MOST = 64  # a page to look through; each costs as much as scoring three
+MOST = 50  # a page to look through; each costs as much as scoring three
 
 
 class Candidate(Protocol):
