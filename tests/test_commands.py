@@ -126,7 +126,7 @@ def test_json_is_all_that_stdout_holds(
     scored = json.loads(cli("score", run, "digits", "--no-pictures", "--out", tmp_path / "s", "--json").out)
     assert len(scored["images"]) == 359
     report = (tmp_path / "s" / "report.html").read_text()
-    assert "The gallery shows 100 of 359 images" in report
+    assert "The gallery shows 50 of 359 images" in report
     few = ("score", run, "digits", "--no-pictures", "--out", tmp_path / "few")
     assert cli(*few, "--cards", 7).code == 0
     assert "The gallery shows 7 of 359 images: the 6 with the highest" in (tmp_path / "few" / "report.html").read_text()

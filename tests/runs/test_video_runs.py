@@ -183,10 +183,10 @@ def test_the_scoring_benchmark_runs(root: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"size": 32, "network": "compact", "latent_dim": 4, "held_out": 0.4}
     train_run(tmp_path / "run", "ucsd-ped2", root=root, epochs=1, batch_size=16, progress=False, **options)
     command = [sys.executable, "benchmarks/scoring.py", "--root", str(root), "--run", str(tmp_path / "run")]
-    command += ["--frames", "12", "--rounds", "1", "--json", str(figures)]
+    command += ["--clips", "1", "--rounds", "1", "--json", str(figures)]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "12 frames" in done.stdout
+    assert done.stdout.startswith(f"{FRAMES} frames, ")
     seconds = json.loads(figures.read_text())["seconds"]
     base = "decoding and one forward"
     assert set(seconds) == {base, f"{base}, channels last", "score, deviation"}
