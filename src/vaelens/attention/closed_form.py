@@ -70,7 +70,8 @@ class Means:
 
     Attributes:
         values: (J, n).
-        written: what tells the weights that they are of from others, and from the same written to since.
+        written: what tells the weights that they are of from others, and from the same written to since; not where that was
+            done behind autograd's back, by `.data`.
     """
 
     values: Tensor

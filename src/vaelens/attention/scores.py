@@ -106,7 +106,7 @@ class Deviation:
     D_i = |sum_k alpha_ik (A_k - ref_k)|, where ref is the mean feature map of the `neighbours` normal images whose posterior
     means are nearest (Euclidean), or of all of them. With `ridge` the mean is weighted so that the neighbours' codes meet the
     image's own code as well as they can, as in locally linear embedding: a reference closer to the image where it lies
-    between normal ones.
+    between normal ones. It is of the network as it is when fitted: fit anew once that has learned more.
 
     Attributes:
         codes: (N, D), posterior means of normal images.
