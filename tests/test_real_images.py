@@ -132,15 +132,14 @@ def test_every_localizer_on_real_screws(objective: str, few_screws: Path, tmp_pa
     run = trained(tmp_path / "run", "mvtec", **options)
     split, specs = load_defects(run.config), [*OF_OBJECTIVE[objective], *(name for name in FLOORS if name != "floor-motion")]
     check(evaluate_localization(run, split, specs), set(DEFECTS))
-    again = load_run(run.path)
+    again, images = load_run(run.path), split.test.images.float() / 255
     for spec in specs:
-        maps, scores = (getattr(run.localize(split.test.images.float() / 255, spec), of) for of in ("maps", "score"))
-        assert maps.shape == (6, *run.input_shape[1:])
-        assert bool((maps >= 0).all())
-        assert float(maps.std()) > 0
-        other = again.localize(split.test.images.float() / 255, spec)
-        np.testing.assert_allclose(other.maps, maps, rtol=1e-4, atol=1e-5 * float(maps.max()), err_msg=spec)
-        np.testing.assert_allclose(other.score, scores, rtol=1e-4, err_msg=spec)
+        mine, other = run.localize(images, spec), again.localize(images, spec)
+        assert mine.maps.shape == (6, *run.input_shape[1:])
+        assert bool((mine.maps >= 0).all())
+        assert float(mine.maps.std()) > 0
+        np.testing.assert_allclose(other.maps, mine.maps, rtol=1e-4, atol=1e-5 * float(mine.maps.max()), err_msg=spec)
+        np.testing.assert_allclose(other.score, mine.score, rtol=1e-4, err_msg=spec)
 
 
 def test_no_localizer_is_left_out() -> None:

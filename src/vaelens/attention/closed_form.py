@@ -82,13 +82,17 @@ class Means:
         """Those of a head; None where another layer takes in the map."""
         if not 0 <= head.entry < len(head.stages) or head.stages[head.entry].kind in POOLING:
             return None
-        n, h, w = head.shape
         weights = matrix(head.stages[head.entry].module)
-        return cls(weights.view(-1, n, h * w).mean(-1), _written(weights))
+        return cls(_means(weights, head.shape), _written(weights))
 
     def hold(self, weights: Tensor) -> bool:
         """Whether they are those of a layer's weights as these are now, and no gradient is wanted."""
         return not torch.is_grad_enabled() and self.written == _written(weights)
+
+
+def _means(weights: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    n, h, w = shape
+    return weights.view(-1, n, h * w).mean(-1)
 
 
 def _written(weights: Tensor) -> tuple[int, int]:
@@ -113,7 +117,7 @@ class _Entry:
     """The layer that takes in the map, from behind: cotangent (..., J) of its output -> channel weights (..., n)."""
 
     def __init__(self, head: LinearHead, full: bool, means: Means | None) -> None:
-        n, h, w = self.shape = head.shape
+        _, h, w = self.shape = head.shape
         self.full = full
         self.w1: Tensor | None = None
         self.share: float | None = None
@@ -126,8 +130,7 @@ class _Entry:
             else:
                 self.w1 = matrix(stage.module)
                 if not full:
-                    known = means.values if means is not None and means.hold(self.w1) else None
-                    self.w1 = self.w1.view(-1, n, h * w).mean(-1) if known is None else known
+                    self.w1 = means.values if means is not None and means.hold(self.w1) else _means(self.w1, head.shape)
 
     def weights(self, rows: Tensor, variant: str) -> Tensor:
         if self.w1 is not None:
