@@ -163,8 +163,8 @@ class Done:
 @pytest.fixture(scope="session")
 def cli() -> Callable[..., Done]:
     """Runs a command line in this process, as `vaelens` does, without the seconds that importing torch takes."""
-    from vaelens import option_values
     from vaelens.cli import app
+    from vaelens.commands import option_values
     from vaelens.console import run_command
 
     def run(*arguments: Any) -> Done:

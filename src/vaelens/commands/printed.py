@@ -8,6 +8,7 @@ from vaelens.console import print_table
 
 if TYPE_CHECKING:
     from vaelens.runs import Run
+    from vaelens.scoring.disentanglement import Disentanglement
     from vaelens.scoring.evaluate import Evaluation
     from vaelens.scoring.explain import Explained
     from vaelens.scoring.localization import LocalizationEvaluation
@@ -17,11 +18,13 @@ def print_trained(run: Run) -> None:
     """What training came to."""
     metrics = run.metrics
     loss = metrics["losses"].get("val/loss", metrics["losses"]["train/loss"])
-    done = f"{run.path}: {metrics['epochs']} epochs in {metrics['seconds']:.0f} s"
+    each = run.config.training.get("steps_per_epoch")
+    length = f"{metrics['epochs']} epochs" if each is None else f"{metrics['epochs'] * each} steps"
+    done = f"{run.path}: {length} in {metrics['seconds']:.0f} s"
     if not run.has_posterior:
         print(f"{done}, loss {loss:.4g}; localizer {run.main_localizer}")
         return
-    print(f"{done}, held-out loss {loss:.2f} nats per image,")
+    print(f"{done}, {'training' if run.config.of_factors else 'held-out'} loss {loss:.2f} nats per image,")
     print(f"{metrics['active_latents']} of {run.model.latent_dim} latents active; layer {run.attention.layer} by ", end="")
     print(run.attention.method.replace("_", " "))
     _print_cautions(run)
@@ -70,7 +73,20 @@ def print_evaluation(result: Evaluation, run: Run) -> None:
     print(f"{result.active} of {result.latents} latents active; false alarms and detections at a promised rate of 5 %")
 
 
+def print_disentanglement(result: Disentanglement) -> None:
+    """The metrics of disentanglement with their spread, and what each latent knows most of."""
+    from vaelens.scoring.disentanglement_report import latents_table, table_of
+
+    for table in (table_of(result), latents_table(result)):
+        print_table(table.title, list(table.columns), [[_figure(cell) for cell in row] for row in table.rows])
+    active = f"{int(result.active.sum())} of {len(result.kl)} latents active"
+    print(f"reconstruction {result.reconstruction:.1f} nats per image; {active}; ", end="")
+    print(f"attention maps overlap by {result.attention_overlap:.3f}")
+
+
 def _print_cautions(run: Run) -> None:
+    if run.config.of_factors:
+        return
     for caution in filter(None, (run.caution, run.too_few())):
         print(caution)
 

@@ -1,0 +1,62 @@
+"""The command that makes the paper's figures and tables anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from vaelens.commands import option_values
+from vaelens.commands.options import Json, Out, Overwrite, Quiet, Root
+from vaelens.console import Stopped, notice, print_json, say
+
+
+def reproduce(
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="figure1, figure4, figure5, figure6, table1 or table2")],
+    out: Out,
+    root: Root = None,
+    epochs: Annotated[Optional[int], typer.Option(help="passes over the training images; default: the preset's")] = None,  # noqa: UP045
+    seed: Annotated[Optional[int], typer.Option(help="of a figure's runs: weights, order and noise; default: 0")] = None,  # noqa: UP045
+    seeds: Annotated[Optional[str], typer.Option(help="of a table's runs; default: 0,1,2")] = None,  # noqa: UP045
+    dataset: Annotated[Optional[str], typer.Option(help="ucsd-ped1 or ucsd-ped2; default: the one that ROOT has")] = None,  # noqa: UP045
+    category: Annotated[Optional[list[str]], typer.Option(help="of MVTec AD, repeatable; default: all that ROOT has")] = None,  # noqa: UP045
+    preset: Annotated[Optional[str], typer.Option(help="paper, or small: a compact network at 128x128; default: paper")] = None,  # noqa: UP045
+    runs: Annotated[Optional[list[Path]], typer.Option("--run", help="a run to use, and not to train one")] = None,  # noqa: UP045
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a figure or a table of the paper anew: figures 1 and 4 on MNIST, table 1 and figure 5 on UCSD, the rest on MVTec AD.
+
+    Runs are trained in OUT/runs and kept: stopped, the same command goes on. How long training takes is said before it starts.
+    """
+    from vaelens.paper import reproduce as reproduce_it
+
+    try:
+        result = reproduce_it(
+            what,
+            out,
+            root=root,
+            runs=runs or (),
+            epochs=epochs,
+            seed=seed,
+            seeds=option_values.seeds_of(seeds),
+            dataset=dataset,
+            categories=category or (),
+            preset=preset,
+            overwrite=overwrite,
+            progress=not quiet,
+            notice=None if quiet else notice,
+        )
+    except Stopped as error:
+        if not (out / "runs").is_dir():
+            raise
+        say(f"vaelens: error: {error}; the same call goes on with what is trained so far")
+        raise typer.Exit(128 + error.number) from error
+    if json:
+        print_json(result.to_dict())
+        return
+    print(result.text)
+    for file in result.files:
+        print(f"wrote    {file}")
