@@ -6,9 +6,11 @@
     data = load_anomaly("mvtec", AnomalyOptions(root=Path("mvtec_ad"), category="screw"))
     data.train, data.calibration, data.test, data.masks
 
+    sprites = load_factors("dsprites").train        # images by number, with the factors that each was made from
+
 A new data set is one file in this folder with a function `load(root, progress) -> (train, test)`, and one line in
 DATASETS; for anomaly localization, with `load_anomaly(options) -> AnomalySplit`, `default_preparation(options)` and a line
-in _ANOMALY.
+in _ANOMALY; with known factors, with `load(root, progress) -> FactorImages` and a line in FACTOR_DATASETS.
 """
 
 from __future__ import annotations
@@ -24,19 +26,23 @@ if TYPE_CHECKING:
     from vaelens.data.anomaly import AnomalyOptions, AnomalySplit
     from vaelens.data.augment import Augmentation
     from vaelens.data.download import Progress
+    from vaelens.data.factors import FactorImages, FactorSplit
     from vaelens.data.images import ImageSet
     from vaelens.data.one_class import OneClassSplit
     from vaelens.data.preparation import Preparation
 
     Loader = Callable[[Path | None, Progress | None], tuple[ImageSet, ImageSet]]
     AnomalyLoader = Callable[[AnomalyOptions], AnomalySplit]
+    FactorLoader = Callable[[Path | None, Progress | None], FactorImages]
 
 __all__ = [
     "ANOMALY_DATASETS",
     "DATASETS",
+    "FACTOR_DATASETS",
     "default_augmentation",
     "default_preparation",
     "load_anomaly",
+    "load_factors",
     "load_one_class",
 ]
 
@@ -55,6 +61,18 @@ DATASETS: dict[str, Loader] = {
     "digits": _in_module("digits"),
     "mnist": _in_module("mnist"),
 }
+
+
+def _factors_in(name: str) -> FactorLoader:
+    """The `load` function of `vaelens.data.<name>`, whose module is imported when it is called."""
+
+    def load(root: Path | None, progress: Progress | None) -> FactorImages:
+        return cast("FactorLoader", import_module(f"vaelens.data.{name}").load)(root, progress)
+
+    return load
+
+
+FACTOR_DATASETS: dict[str, FactorLoader] = {"dsprites": _factors_in("sprites")}
 
 
 def _anomaly_in(module: str, name: str) -> AnomalyLoader:
@@ -107,6 +125,25 @@ def load_one_class(
     check_held_out(held_out)  # before a download, not after it
     train, test = DATASETS[dataset](None if root is None else Path(root), progress)
     return one_class(dataset, train, test, normal, held_out, seed)
+
+
+def load_factors(dataset: str, root: Path | None = None, progress: Progress | None = None) -> FactorSplit:
+    """Load a data set whose images come with the factors that they were made from.
+
+    Args:
+        dataset: "dsprites".
+        root: of the official file, or the folder that holds it; None: drawn from the shapes' geometry, which takes seconds.
+        progress: called during a download with (file name, bytes so far, bytes in all or None).
+
+    Raises:
+        UsageError: an unknown data set.
+        DataError: files that are missing or damaged.
+    """
+    if dataset not in FACTOR_DATASETS:
+        raise unknown("data set with known factors", dataset, FACTOR_DATASETS)
+    from vaelens.data.factors import FactorSplit
+
+    return FactorSplit(dataset, FACTOR_DATASETS[dataset](None if root is None else Path(root), progress))
 
 
 def load_anomaly(dataset: str, options: AnomalyOptions) -> AnomalySplit:
