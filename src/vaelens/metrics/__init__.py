@@ -3,9 +3,39 @@
 metrics = PixelMetrics()
 metrics.update(maps, masks)           # (B, H, W) each; any number of times
 metrics.compute().auroc               # also .average_precision .best_iou .aupro .per_defect
+
+factor_vae_score(codes, factors).score    # (N, D) and (N, F); likewise the other metrics of disentanglement
+all_scores(codes, factors, repeats=3)     # all of them, each with its spread
 """
 
+from vaelens.metrics.beta_vae import BetaVAEScore, beta_vae_score
+from vaelens.metrics.dci import DCI, dci
+from vaelens.metrics.disentanglement import RepeatedFigure, all_scores
+from vaelens.metrics.factor_vae import FactorVAEScore, FactorVAESettings, factor_vae_score
 from vaelens.metrics.localization import PixelFigures, PixelMetrics, PixelResult
+from vaelens.metrics.mig import InformationGap, mutual_information_gap
+from vaelens.metrics.modularity import Modularity, modularity
 from vaelens.metrics.ranking import auroc
+from vaelens.metrics.sap import AttributePredictability, sap
 
-__all__ = ["PixelFigures", "PixelMetrics", "PixelResult", "auroc"]
+__all__ = [
+    "DCI",
+    "AttributePredictability",
+    "BetaVAEScore",
+    "FactorVAEScore",
+    "FactorVAESettings",
+    "InformationGap",
+    "Modularity",
+    "PixelFigures",
+    "PixelMetrics",
+    "PixelResult",
+    "RepeatedFigure",
+    "all_scores",
+    "auroc",
+    "beta_vae_score",
+    "dci",
+    "factor_vae_score",
+    "modularity",
+    "mutual_information_gap",
+    "sap",
+]
