@@ -1,7 +1,8 @@
-"""What training minimises: the parts of the evidence lower bound, each per image and per latent, in nats."""
+"""What training minimises: the evidence lower bound in parts, total correlation, and how far attention maps overlap."""
 
 from __future__ import annotations
 
+from vaelens.objectives.attention_disentanglement import PAIRS, attention_disentanglement
 from vaelens.objectives.elbo import (
     ACTIVE_NATS,
     LIKELIHOODS,
@@ -13,15 +14,22 @@ from vaelens.objectives.elbo import (
     reconstruction_error,
     reparameterize,
 )
+from vaelens.objectives.total_correlation import Discriminator, discriminator_loss, permute_latents, total_correlation
 
 __all__ = [
     "ACTIVE_NATS",
     "LIKELIHOODS",
+    "PAIRS",
+    "Discriminator",
     "ElboTerms",
     "active_latents",
+    "attention_disentanglement",
+    "discriminator_loss",
     "elbo",
     "kl_per_latent",
     "kl_warmup",
+    "permute_latents",
     "reconstruction_error",
     "reparameterize",
+    "total_correlation",
 ]
