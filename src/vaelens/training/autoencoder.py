@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from vaelens.errors import unknown
-from vaelens.objectives import ElboTerms
 from vaelens.objectives.ssim import ssim_error
 from vaelens.training.batches import Images
 from vaelens.training.module import VAEModule
 from vaelens.training.settings import TrainSettings
+from vaelens.training.terms import Terms
 
 
 def squared_error(images: Tensor, others: Tensor) -> Tensor:
@@ -53,12 +53,12 @@ class AutoencoderModule(VAEModule):
         super().__init__(model, settings, train, held_out)
         self.objective = objective
 
-    def terms(self, images: Tensor, kl_weight: float, generator: torch.Generator) -> ElboTerms:
+    def terms(self, images: Tensor, kl_weight: float, generator: torch.Generator) -> Terms:
         """The objective for images (B, C, H, W) in [0, 1]; weight and generator are not used."""
         code, _ = self.model.encode(images)  # type: ignore[operator]
         found = torch.sigmoid(self.model.decode_logits(code).float())  # type: ignore[operator]
         error = OBJECTIVES[self.objective](found, images)
-        return ElboTerms(error.mean(), error, error.new_empty(len(images), 0))
+        return Terms(error.mean(), error, error.new_empty(len(images), 0), {})
 
     def epoch_row(self) -> dict[str, float]:
         """The epoch's figures: losses per image, in the objective's own unit."""

@@ -82,6 +82,12 @@ class Batches:
         for indices in torch.split(self.order(self._epoch), self._batch_size):
             yield Batch(to_float(self._images[indices]), indices)
 
+    def another(self, step: int) -> Tensor:
+        """A batch (B, C, H, W), float32 in [0, 1], drawn independently of the one of that step."""
+        generator = seeded(0 if self._seed is None else self._seed, "another", step)
+        indices = torch.randint(len(self._images), (self._batch_size,), generator=generator, device="cpu")
+        return to_float(self._images[indices])
+
 
 def check_images(images: object, shape: Sequence[int] | None = None) -> None:
     """Refuse what cannot be trained on.

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from vaelens.errors import UsageError
-from vaelens.training.batches import Images, check_images, fingerprint
+from vaelens.training.batches import Images, check_images
 from vaelens.training.checkpoint import RunState, check_resumable, read_checkpoint
 from vaelens.training.collapse import CollapseWatch
 from vaelens.training.device import pick_accelerator, pick_precision
+from vaelens.training.drawn import Drawable, check_trainable, digest_of
 from vaelens.training.interrupt import StopRequests
 from vaelens.training.logs import EpochLogs
 from vaelens.training.process import plain_warnings, quiet, unchanged_globals
@@ -34,13 +35,13 @@ CHECKPOINT = Path("checkpoints") / "last.ckpt"
 
 def fit(
     model: nn.Module,
-    train: Images,
+    train: Images | Drawable,
     held_out: Images | None,
     settings: TrainSettings,
     out: Path,
     resume: bool = False,
     progress: bool = True,
-    module: Callable[[nn.Module, TrainSettings, Images, Images | None], VAEModule] | None = None,
+    module: Callable[[nn.Module, TrainSettings, Images | Drawable, Images | None], VAEModule] | None = None,
 ) -> FitResult:
     """Train `model` in place, with a checkpoint after each epoch (or every few, see the settings).
 
@@ -52,7 +53,7 @@ def fit(
     Args:
         model: `encode(images) -> (mean, logvar)` and `decode_logits(latents) -> logits`, as `vaelens.models.build`
             makes it. Left on the CPU, in eval mode, with the last epoch's weights and without gradients.
-        train: images (N, C, H, W), uint8, and their names.
+        train: images (N, C, H, W), uint8, and their names; or what images are drawn from (see `drawn.Drawable`).
         held_out: the same for images to measure on; None measures the active latents on the training images.
         settings: how to train.
         out: folder for `checkpoints/last.ckpt` and `logs/`; made if need be.
@@ -74,16 +75,17 @@ def fit(
     path = out / CHECKPOINT
     if settings.patience is not None and held_out is None:
         raise UsageError("patience watches the held-out loss, and there are no held-out images: give some, or no patience")
-    for images in (train,) if held_out is None else (train, held_out):
-        check_images(images.images, getattr(model, "input_shape", None))
+    check_trainable(train, settings, getattr(model, "input_shape", None))
+    if held_out is not None:
+        check_images(held_out.images, getattr(model, "input_shape", None))
     if path.exists() and not resume:
         raise UsageError(f"{path} exists: resume that run, or choose another output folder")
     accelerator = pick_accelerator(settings.accelerator)
     with ExitStack() as stack:
         requests = stack.enter_context(StopRequests())
         data = {
-            "training": fingerprint(train.images),
-            "held-out": None if held_out is None else fingerprint(held_out.images),
+            "training": digest_of(train),
+            "held-out": None if held_out is None else digest_of(held_out),
         }
         state = RunState(settings.to_dict(), data)
 

@@ -1,11 +1,10 @@
-"""The Lightning module of the plain VAE family: the VAE and, with another KL weight, the beta-VAE.
+"""The Lightning module of the plain VAE family: the VAE, with another KL weight the beta-VAE, and either with attention maps
+that are kept apart.
 
 Imports Lightning, which takes seconds; `fit` imports this when it is called.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,16 +12,20 @@ from torch import Tensor, nn
 
 from vaelens.data.augment import parse
 from vaelens.errors import UsageError
-from vaelens.objectives import ElboTerms, active_latents, elbo, kl_warmup, reparameterize
+from vaelens.objectives import active_latents, elbo, kl_warmup, reparameterize
 from vaelens.training.batches import Batch, Batches, Images, derived_seed, seeded
+from vaelens.training.drawn import Drawable, batches_of, first_images
 from vaelens.training.guard import FiniteGuard
+from vaelens.training.overlap import Overlap
 from vaelens.training.settings import TrainSettings
+from vaelens.training.terms import EpochMeans, Terms
 
 _LOOK_EVERY = 16
 
 
 class VAEModule(LightningModule):  # type: ignore[misc]
-    """Minimises the negative evidence lower bound (eq. 1) with Adam and a KL warm-up.
+    """Minimises the negative evidence lower bound (eq. 1) with Adam and a KL warm-up; where the settings have a weight for it,
+    plus the attention disentanglement loss (eq. 5).
 
     The order of the images depends on (seed, epoch) and the posterior's noise on (seed, step), so that a run that
     resumes after an epoch goes on exactly. The held-out images meet the same noise in every epoch and the full KL
@@ -31,15 +34,18 @@ class VAEModule(LightningModule):  # type: ignore[misc]
     Args:
         model: `encode(images) -> (mean, logvar)`, both (B, D), and `decode_logits(latents) -> logits` (B, C, H, W).
         settings: how to train.
-        train: the images to train on.
+        train: the images to train on, or what they are drawn from.
         held_out: images to measure the loss and the active latents on; the training images serve where None.
+
+    Raises:
+        UsageError: a layer that has no attention maps which could be kept apart.
     """
 
-    def __init__(self, model: nn.Module, settings: TrainSettings, train: Images, held_out: Images | None) -> None:
+    def __init__(self, model: nn.Module, settings: TrainSettings, train: Images | Drawable, held_out: Images | None) -> None:
         super().__init__()
         self.model = model
         self.settings = settings
-        self.batches = Batches(train.images, settings.batch_size, seed=settings.seed)
+        self.batches = batches_of(train, settings)
         self.held_out_batches = None if held_out is None else Batches(held_out.images, settings.batch_size)
         self._augmentation = parse(settings.augmentation)
         self._names = (train.names, () if held_out is None else held_out.names)
@@ -48,6 +54,8 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         self._held_out_means = EpochMeans()
         self._guard = self._held_out_guard = FiniteGuard((), settings)
         self._last_batch = 0, torch.empty(0)
+        self._last_images = torch.empty(0)
+        self._overlap = Overlap(model, settings, first_images(train)) if self._compares(train) else None
         self._layout = torch.contiguous_format
 
     @property
@@ -56,12 +64,23 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         last = (self.current_epoch + 1) * len(self.batches) - 1
         return self.settings.kl_weight * kl_warmup(last, self._warmup_steps)
 
+    def _compares(self, train: Images | Drawable) -> bool:
+        """Whether the attention of latents is compared: where the settings ask for it, and where factors are drawn from."""
+        if self.settings.gamma is None and self.settings.ad_weight is None and not isinstance(train, Drawable):
+            return False
+        return self.settings.ad_weight is not None or getattr(self.model, "latent_dim", 2) > 1
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam, fused: measured a fifth faster per step on the CPU, and as exact to resume."""
+        settings = self.settings
+        return torch.optim.Adam(self._trainable(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+
+    def _trainable(self) -> list[nn.Parameter]:
+        """The model's weights that are not frozen."""
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         if not parameters:
             raise UsageError("the model has no parameter to train: all are frozen, or there are none")
-        return torch.optim.Adam(parameters, lr=self.settings.learning_rate, weight_decay=self.settings.weight_decay, fused=True)
+        return parameters
 
     def on_fit_start(self) -> None:
         """Starts the guards and lays the weights out, once device and precision are known."""
@@ -87,6 +106,7 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         terms = self.terms(self.augmented(batch.images, step), weight, seeded(self.settings.seed, "noise", step))
         self._guard.check(terms.loss, "loss", self.current_epoch, batch_idx, batch.indices)
         self._last_batch = batch_idx, batch.indices
+        self._last_images = batch.images
         self._train_means.add(terms)
         return terms.loss
 
@@ -126,11 +146,24 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         elif self.device.type == "mps":
             torch.mps.manual_seed(seed)
 
-    def terms(self, images: Tensor, kl_weight: float, generator: torch.Generator) -> ElboTerms:
+    def terms(self, images: Tensor, kl_weight: float, generator: torch.Generator) -> Terms:
         """The objective for images (B, C, H, W) in [0, 1], with one sample of the posterior."""
-        mean, logvar = self.model.encode(images)  # type: ignore[operator]
-        logits = self.model.decode_logits(reparameterize(mean, logvar, generator))  # type: ignore[operator]
-        return elbo(logits, images, mean, logvar, self.settings.likelihood, kl_weight)
+        return self.terms_and_codes(images, kl_weight, generator)[0]
+
+    def terms_and_codes(self, images: Tensor, kl_weight: float, generator: torch.Generator) -> tuple[Terms, Tensor]:
+        """The objective, and the sample (B, D) of the posterior that it was taken with."""
+        others = {}
+        weight = self.settings.ad_weight or 0.0
+        if self.settings.ad_weight is None or self._overlap is None:
+            mean, logvar = self.model.encode(images)  # type: ignore[operator]
+        else:
+            mean, logvar, others["overlap"] = self._overlap.loss(images, generator)
+        codes = reparameterize(mean, logvar, generator)
+        logits = self.model.decode_logits(codes)  # type: ignore[operator]
+        loss, reconstruction, kl = elbo(logits, images, mean, logvar, self.settings.likelihood, kl_weight)
+        if others:
+            loss = loss + weight * others["overlap"]
+        return Terms(loss, reconstruction, kl, others), codes
 
     def augmented(self, images: Tensor, step: int) -> Tensor:
         """A training batch (B, C, H, W) in [0, 1], rotated and mirrored as the settings allow; the same at each `step`."""
@@ -144,42 +177,14 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         return means.kl()
 
     def epoch_row(self) -> dict[str, float]:
-        """The epoch's figures: losses in nats per image, the number of active latents and the KL weight."""
+        """The epoch's figures: losses in nats per image, the number of active latents and the KL weight. Where the attention of
+        latents is compared, also the overlap of all pairs on the last batch and the KL divergence of each latent."""
         row = self._train_means.row("train")
         if self.held_out_batches is not None:
             row |= self._held_out_means.row("val")
         row["active_latents"] = int(active_latents(self.mean_kl()).sum())
         row["kl_weight"] = self.kl_weight
+        if self._overlap is not None:
+            row["attention_overlap"] = self._overlap.of_all(self._last_images)
+            row |= {f"kl/z{latent}": value for latent, value in enumerate(self.mean_kl().tolist())}
         return row
-
-
-class EpochMeans:
-    """Means over the images of an epoch, whatever the sizes of its batches."""
-
-    def __init__(self) -> None:
-        self._images = 0
-        self._loss: Any = 0.0
-        self._reconstruction: Any = 0.0
-        self._kl: Any = 0.0
-
-    def add(self, terms: ElboTerms) -> None:
-        """Add a batch; stays on the device, so that nothing waits for it."""
-        wide = torch.float32 if terms.loss.device.type == "mps" else torch.float64  # MPS has no float64
-        size = len(terms.reconstruction)
-        self._images += size
-        self._loss = self._loss + terms.loss.detach().to(wide) * size
-        self._reconstruction = self._reconstruction + terms.reconstruction.detach().sum(dtype=wide)
-        self._kl = self._kl + terms.kl.detach().sum(0, dtype=wide)
-
-    def kl(self) -> Tensor:
-        """(D,), nats per latent, on the CPU."""
-        kl: Tensor = self._kl / self._images
-        return kl.cpu()
-
-    def row(self, prefix: str) -> dict[str, float]:
-        """Loss, reconstruction and KL divergence in nats per image, under `prefix/`."""
-        return {
-            f"{prefix}/loss": float(self._loss) / self._images,
-            f"{prefix}/reconstruction": float(self._reconstruction) / self._images,
-            f"{prefix}/kl": float(self.kl().sum()),
-        }

@@ -16,6 +16,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "precision": ("auto", "32", "bf16"),
         "logger": ("csv", "tensorboard", "both"),
         "accelerator": ("auto", "cpu", "cuda", "mps"),
+        "ad_pairs": ("random", "top2", "all"),
     }
 )
 
@@ -70,6 +71,12 @@ class TrainSettings:
         logger: "csv" writes `logs/metrics.csv`; "tensorboard" and "both" write TensorBoard's event files beside it.
         accelerator: "cpu", "cuda", "mps", or "auto", the best there is.
         checkpoint_every: epochs between two checkpoints; the last epoch always gets one.
+        steps_per_epoch: steps that make an epoch where images are drawn at random, as those of dSprites are; None: 1,000
+            there, and elsewhere an epoch takes every image once.
+        gamma: weight of the total correlation, for FactorVAE; None where its penalty is not there.
+        ad_weight: weight lambda of the attention disentanglement loss (eq. 5); None where that is not there.
+        ad_pairs: which pairs of latents it compares: "random", "top2" or "all".
+        ad_layer: the layer whose attention maps it compares; None: the last feature map.
 
     Raises:
         UsageError: a setting of the wrong type or outside its range.
@@ -89,19 +96,30 @@ class TrainSettings:
     logger: str = "csv"
     accelerator: str = "auto"
     checkpoint_every: int = 1
+    steps_per_epoch: int | None = None
+    gamma: float | None = None
+    ad_weight: float | None = None
+    ad_pairs: str = "all"
+    ad_layer: str | None = None
 
     def __post_init__(self) -> None:
         # YAML takes Python's own integers alone.
         for name in ("epochs", "batch_size", "checkpoint_every"):
             object.__setattr__(self, name, whole(name, getattr(self, name), most=_MOST))
         object.__setattr__(self, "seed", whole("seed", self.seed, least=0, most=_MOST_SEED))
-        if self.patience is not None:
-            object.__setattr__(self, "patience", whole("patience", self.patience, most=_MOST))
+        for name in ("patience", "steps_per_epoch"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, whole(name, getattr(self, name), most=_MOST))
         _check_number("learning_rate", self.learning_rate)
         if self.learning_rate == 0:
             raise UsageError("learning_rate must be above 0, got 0")
         _check_number("weight_decay", self.weight_decay)
         _check_number("kl_weight", self.kl_weight)
+        for name in ("gamma", "ad_weight"):
+            if getattr(self, name) is not None:
+                _check_number(name, getattr(self, name))
+        if not (self.ad_layer is None or isinstance(self.ad_layer, str)):
+            raise UsageError(f"ad_layer is the dotted name of a module, got {self.ad_layer!r}")
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise unknown(name, getattr(self, name), choices)

@@ -1,0 +1,118 @@
+"""The Lightning module of FactorVAE (Kim and Mnih 2018), with or without attention maps that are kept apart.
+
+Imports Lightning, which takes seconds; hand it to `fit` in a function that is called to train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vaelens.objectives import (
+    Discriminator,
+    discriminator_loss,
+    kl_warmup,
+    permute_latents,
+    reparameterize,
+    total_correlation,
+)
+from vaelens.training.batches import Batch, Images, derived_seed, seeded
+from vaelens.training.drawn import Drawable, first_images
+from vaelens.training.module import VAEModule
+from vaelens.training.settings import TrainSettings
+
+GAMMA = 40.0
+"""Weight of the total correlation where the settings have none: that of the figures which others report on dSprites."""
+
+_BETAS = (0.9, 0.999)
+_DISCRIMINATOR_BETAS = (0.5, 0.9)
+
+
+class FactorModule(VAEModule):
+    """Minimises the negative evidence lower bound plus gamma times the total correlation, which a discriminator estimates.
+
+    One step of each per batch. A second batch, drawn independently, is encoded without gradients and its latents are permuted;
+    the discriminator judges both at once. It learns from the detached codes, so nothing of its loss reaches the encoder; and of
+    the total correlation nothing reaches the discriminator.
+
+    Rows have `train/total_correlation` in nats, `train/discriminator`, its cross entropy (log 2 = 0.693 is chance), and
+    `train/loss` with gamma times the first. The held-out loss is without it.
+
+    Args:
+        model: `encode(images) -> (mean, logvar)`, both (B, D), D at least 2, and `decode_logits(latents) -> logits`.
+        settings: how to train.
+        train: the images to train on, or what they are drawn from.
+        held_out: images to measure the evidence lower bound and the active latents on; None: on the training images.
+
+    Raises:
+        UsageError: a model of one latent, or a layer that has no attention maps which could be kept apart.
+    """
+
+    def __init__(self, model: nn.Module, settings: TrainSettings, train: Images | Drawable, held_out: Images | None) -> None:
+        super().__init__(model, settings, train, held_out)
+        self.automatic_optimization = False
+        self.gamma = GAMMA if settings.gamma is None else settings.gamma
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derived_seed(settings.seed, "discriminator", 0))
+            self.discriminator = Discriminator(_latents(model, train))
+
+    def configure_optimizers(self) -> Any:
+        """Two Adams, fused, each with FactorVAE's betas."""
+        return [self._adam(self._trainable(), _BETAS), self._adam(self.discriminator.parameters(), _DISCRIMINATOR_BETAS)]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
+        """One batch: images (B, C, H, W) in [0, 1]."""
+        step = self.current_epoch * len(self.batches) + batch_idx
+        self._seed_layers(step)
+        weight = self.settings.kl_weight * kl_warmup(step, self._warmup_steps)
+        terms, codes = self.terms_and_codes(
+            self.augmented(batch.images, step), weight, seeded(self.settings.seed, "noise", step)
+        )
+        permuted = self._permuted(batch.images.device, step)
+        # A leaf of its own between encoder and discriminator: each gradient stops where it should, and one pass serves both.
+        leaf = codes.detach().requires_grad_()
+        joint, product = self.discriminator(torch.cat([leaf, permuted])).split([len(leaf), len(permuted)])
+        correlation = total_correlation(joint)
+        against = discriminator_loss(joint, product)
+        loss = terms.loss + self.gamma * correlation.detach()
+        self._guard.check(loss, "loss", self.current_epoch, batch_idx, batch.indices)
+        self._guard.check(against, "discriminator loss", self.current_epoch, batch_idx, batch.indices)
+        self._last_batch = batch_idx, batch.indices
+        self._last_images = batch.images
+
+        (slope,) = torch.autograd.grad(correlation, leaf, retain_graph=True)
+        encoder, judge = self.optimizers()
+        encoder.zero_grad()
+        self.manual_backward(terms.loss + self.gamma * (slope * codes).sum())
+        encoder.step()
+        judge.zero_grad()
+        self.manual_backward(against, inputs=list(self.discriminator.parameters()))
+        judge.step()
+        others = {**terms.others, "total_correlation": correlation, "discriminator": against}
+        self._train_means.add(terms._replace(loss=loss, others=others))
+
+    def _permuted(self, device: torch.device, step: int) -> Tensor:
+        """Codes (B, D) of a second batch, each latent shuffled over the batch, without gradients."""
+        images = self.augmented(self.batches.another(step).to(device), step)
+        generator = seeded(self.settings.seed, "permutation", step)
+        with torch.no_grad():
+            mean, logvar = self.model.encode(images)  # type: ignore[operator]
+            return permute_latents(reparameterize(mean, logvar, generator), generator)
+
+    def _adam(self, parameters: Iterable[nn.Parameter], betas: tuple[float, float]) -> torch.optim.Optimizer:
+        settings = self.settings
+        return torch.optim.Adam(
+            list(parameters), lr=settings.learning_rate, betas=betas, weight_decay=settings.weight_decay, fused=True
+        )
+
+
+def _latents(model: nn.Module, train: Images | Drawable) -> int:
+    """D, from the model or from what it makes of an image."""
+    known = getattr(model, "latent_dim", None)
+    if isinstance(known, int):
+        return known
+    with torch.no_grad():
+        return int(model.encode(first_images(train))[0].shape[1])  # type: ignore[operator]

@@ -1,0 +1,49 @@
+"""The attention disentanglement loss (eq. 5) as training takes it: from the very forward pass that encodes the batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vaelens.attention import LatentAttention
+from vaelens.errors import UsageError
+from vaelens.objectives import attention_disentanglement
+from vaelens.training.settings import TrainSettings
+
+
+class Overlap:
+    """The attention of a model in training, and how far the maps of its latents overlap.
+
+    Args:
+        model: `encode(images) -> (mean, logvar)`, at least two latents.
+        settings: which pairs, and at which layer.
+        example: images (B, C, H, W) in [0, 1], to find the layer with where the model does not say what it takes.
+
+    Raises:
+        UsageError: an unknown layer, one whose map has a single pixel, or a model of one latent.
+    """
+
+    def __init__(self, model: nn.Module, settings: TrainSettings, example: Tensor) -> None:
+        self.attention = LatentAttention(model, settings.ad_layer)
+        self._pairs = settings.ad_pairs
+        if not hasattr(model, "input_shape"):
+            with torch.no_grad():
+                self.attention.encode(example)
+        plan = self.attention.plan
+        if plan.latent_dim < 2:
+            raise UsageError("maps of two latents are compared, and the model has one: take --latents 2 or more")
+        if plan.shape[1:] == (1, 1):
+            larger = [name for name, (_, h, w) in plan.layers.items() if h * w > 1]
+            raise UsageError(
+                f"layer '{plan.layer}' gives a map of one pixel, where nothing can lie apart; take one of: {', '.join(larger)}"
+            )
+
+    def loss(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Images (B, C, H, W) -> mean and log variance (B, D), and the overlap of the settings' pairs, in [0, 1]."""
+        maps = self.attention(images)
+        return maps.mean, maps.logvar, attention_disentanglement(maps, self._pairs, generator)
+
+    @torch.no_grad()
+    def of_all(self, images: Tensor) -> float:
+        """The overlap of the maps of images (B, C, H, W) in the mean over all pairs, in [0, 1]."""
+        return float(attention_disentanglement(self.attention(images), "all"))
