@@ -135,6 +135,42 @@ def auroc_bars(table: Mapping[str, Mapping[str, float]], x_label: str = "AUROC")
     return figure
 
 
+def share_table(shares: Array, rows: Sequence[str], columns: Sequence[str], label: str) -> Figure:
+    """Numbers in [0, 1] as a table whose cells are the darker the larger they are.
+
+    Args:
+        shares: (R, C), in [0, 1] but for rounding.
+        rows: R names.
+        columns: C names.
+        label: what the numbers are, below the table.
+
+    Raises:
+        UsageError: numbers of names that do not fit, or no cell.
+    """
+    if not np.size(shares) or np.shape(shares) != (len(rows), len(columns)):
+        raise UsageError(f"{len(rows)} rows and {len(columns)} columns do not fit a table of {np.shape(shares)}")
+    measure = Sheet(1, 1)
+    left = 0.25 + max(measure.text_width(name, TEXT) for name in rows)
+    cell = max(0.6, 0.15 + max(measure.text_width(name, TEXT) for name in columns))
+    line, top, bottom = 0.25, 0.35, 0.35
+    width, height = left + cell * len(columns) + 0.15, top + line * len(rows) + bottom
+    figure = blank(width, height)
+    axes = figure.add_axes((left / width, bottom / height, cell * len(columns) / width, line * len(rows) / height))
+    axes.imshow(np.clip(shares, 0, 1), cmap="Blues", vmin=0, vmax=1.2, aspect="auto")
+    for (row, column), value in np.ndenumerate(shares):
+        text = f"{value:.2f}" if value >= 0.005 else NOTHING
+        axes.text(column, row, text, fontsize=SMALL, color=_INK, ha="center", va="center_baseline")
+    axes.set_xticks(range(len(columns)), labels=list(columns))
+    axes.set_yticks(range(len(rows)), labels=list(rows))
+    axes.tick_params(length=0, labelsize=TEXT, colors=_INK, top=True, bottom=False, labeltop=True, labelbottom=False)
+    for name in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        name.set_parse_math(False)
+    axes.set_xlabel(label, fontsize=SMALL, color=_INK, parse_math=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return figure
+
+
 @dataclass(frozen=True, slots=True)
 class Dots:
     """One chart of `spread_dots`.

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from vaelens.data import ANOMALY_DATASETS, DATASETS, load_anomaly, load_one_class
+from vaelens.data import ANOMALY_DATASETS, DATASETS, FACTOR_DATASETS, load_anomaly, load_factors, load_one_class
 from vaelens.data.anomaly import AnomalyOptions, AnomalySplit
+from vaelens.data.factors import FactorSplit
 from vaelens.data.one_class import OneClassSplit
 from vaelens.data.preparation import Preparation
 from vaelens.errors import UsageError
@@ -16,7 +17,7 @@ from vaelens.runs.config import RunConfig
 if TYPE_CHECKING:
     from vaelens.data.download import Progress
 
-Split: TypeAlias = OneClassSplit | AnomalySplit
+Split: TypeAlias = OneClassSplit | AnomalySplit | FactorSplit
 
 
 def load_split(
@@ -35,6 +36,8 @@ def load_split(
     """
     data = config.dataset
     root = root or (None if data["root"] is None else Path(data["root"]))
+    if data["name"] in FACTOR_DATASETS:
+        return load_factors(data["name"], root, downloading)
     if data["name"] not in ANOMALY_DATASETS:
         return load_one_class(
             data["name"], data["normal"], root, held_out=data["held_out"], seed=data["seed"], progress=downloading
@@ -63,15 +66,28 @@ def load_classes(config: RunConfig, root: Path | None = None) -> OneClassSplit:
     return split
 
 
+def load_known_factors(config: RunConfig, root: Path | None = None) -> FactorSplit:
+    """The data of a run of a data set with known factors.
+
+    Raises:
+        UsageError: the run's data set has none.
+    """
+    if not config.of_factors:
+        raise UsageError(f"{config.dataset['name']} has no known factors; this takes a run of {' or '.join(FACTOR_DATASETS)}")
+    split = load_split(config, root)
+    assert isinstance(split, FactorSplit)
+    return split
+
+
 def load_defects(config: RunConfig, root: Path | None = None) -> AnomalySplit:
     """The data of a run of normal images and images with defects.
 
     Raises:
-        UsageError: the run's data set has classes.
+        UsageError: the run's data set has none.
     """
     split = load_split(config, root)
     if not isinstance(split, AnomalySplit):
-        raise UsageError(f"{split.dataset} has classes and no defects; this takes a run of {', '.join(ANOMALY_DATASETS)}")
+        raise UsageError(f"{split.dataset} has no images with defects; this takes a run of {', '.join(ANOMALY_DATASETS)}")
     return split
 
 

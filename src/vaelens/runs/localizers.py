@@ -23,7 +23,7 @@ from vaelens.errors import RunError, UsageError, unknown
 from vaelens.localizers import FLOORS, LOCALIZERS, Calibration, Localizer, build_localizer, options_of, parse_spec
 from vaelens.localizers.placed import Placed
 from vaelens.output import write_bytes, writing
-from vaelens.runs.objective import FAMILIES, family_of, localizers_of, main_localizer_of
+from vaelens.runs.objective import FAMILIES, check_has_normal, family_of, localizers_of, main_localizer_of
 
 if TYPE_CHECKING:
     from vaelens.models import ConvVAE
@@ -60,6 +60,7 @@ def check_suits(name: str, config: RunConfig) -> None:
     Raises:
         UsageError: names the objective that it takes, or the localizers that there are.
     """
+    check_has_normal(config)
     own = localizers_of(config)
     if name in own or name in FLOORS:
         return

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vaelens.data import ANOMALY_DATASETS, DATASETS, default_augmentation, default_preparation
+from vaelens.data import ANOMALY_DATASETS, DATASETS, FACTOR_DATASETS, default_augmentation, default_preparation
 from vaelens.data.files import shown
 from vaelens.errors import UsageError, unknown, whole
 from vaelens.models import NETWORKS
@@ -24,13 +24,17 @@ class Defaults:
 
     Attributes:
         network: one of NETWORKS.
-        held_out: share of the normal images kept for calibration.
+        held_out: share of the normal images kept for calibration; None where no image is normal.
         fixed_camera: whether a place shows the same thing in every image.
+        latent_dim: number of latents D.
+        input_shape: (C, H, W) of the images, where files do not decide on it.
     """
 
     network: str
-    held_out: float
+    held_out: float | None
     fixed_camera: bool = False
+    latent_dim: int = 32
+    input_shape: tuple[int, int, int] = (1, 28, 28)
 
 
 DEFAULTS: dict[str, Defaults] = {
@@ -40,9 +44,14 @@ DEFAULTS: dict[str, Defaults] = {
     "ucsd-ped2": Defaults("ucsd", 0.15, fixed_camera=True),
     "mvtec": Defaults("compact", 0.1),  # the paper's network, "mvtec", takes hours on a processor
     "folder": Defaults("compact", 0.15),
+    "dsprites": Defaults("dsprites", None, latent_dim=10, input_shape=(1, 64, 64)),
 }
 SIZE_OF = {"ucsd": (100, 100), "mvtec": (256, 256), "compact": (128, 128), "ae": (128, 128), "dcgan": (64, 64)}
 LATENTS_OF = {"ae": 100, "dcgan": 100}
+STEPS_AT_ONCE = 1000
+"""Steps of a run of drawn images between two checkpoints; a run of fewer has one."""
+DEFAULT_STEPS = 300_000
+"""Of a run of drawn images, as FactorVAE's authors train."""
 _OF_IMAGES = ("category", "size", "frames", "brightness", "fixed_camera", "augmentation")
 
 
@@ -66,19 +75,22 @@ def configured(dataset: str, root: Path | None, asked: Mapping[str, Any], settin
     objective = asked["objective"] or "vae"
     if objective not in FAMILIES:
         raise unknown("objective", objective, FAMILIES)
-    family = FAMILIES[objective]
-    if dataset in DATASETS and not family.posterior:
-        raise UsageError(f"objective '{objective}' is for {', '.join(ANOMALY_DATASETS)}, not for {dataset}")
-    if dataset in DATASETS:
+    family, default = FAMILIES[objective], DEFAULTS[dataset]
+    if dataset not in ANOMALY_DATASETS:
+        if not family.posterior:
+            raise UsageError(f"objective '{objective}' is for {', '.join(ANOMALY_DATASETS)}, not for {dataset}")
         _refuse_of_images(dataset, asked)
     network = _network(dataset, family.network, asked["network"])
-    settings = {**settings, "augmentation": _augmentation(dataset, asked)}
+    latents = LATENTS_OF.get(network, default.latent_dim) if asked["latent_dim"] is None else asked["latent_dim"]
+    settings = {
+        **settings,
+        "augmentation": _augmentation(dataset, asked),
+        **_steps(dataset, asked, settings),
+        **weights_of(objective, settings, whole("latent_dim", latents, most=MOST_LATENTS), asked["layer"]),
+    }
     chosen = TrainSettings.for_network(network, **settings)
-    if objective == "vae" and chosen.kl_weight != 1:
-        raise UsageError("objective 'vae' has a KL weight of 1; use objective 'beta' for another")
     root = None if root is None else Path(root).resolve()
-    preparation = None if dataset in DATASETS else _preparation(dataset, root, network, asked)
-    latents = LATENTS_OF.get(network, 32) if asked["latent_dim"] is None else asked["latent_dim"]
+    preparation = _preparation(dataset, root, network, asked) if dataset in ANOMALY_DATASETS else None
     fixed = asked["fixed_camera"]
     return RunConfig(
         dataset={
@@ -86,19 +98,19 @@ def configured(dataset: str, root: Path | None, asked: Mapping[str, Any], settin
             "root": None if root is None else str(root),
             "normal": _normal(dataset, asked["normal"]),
             "category": asked["category"],
-            "held_out": DEFAULTS[dataset].held_out if asked["held_out"] is None else _share(asked["held_out"]),
+            "held_out": default.held_out if asked["held_out"] is None else _share(asked["held_out"]),
             "seed": chosen.seed,
             "preparation": None if preparation is None else preparation.to_dict(),
         },
         network={
             "name": network,
-            "input_shape": [1, 28, 28] if preparation is None else list(preparation.image_shape),
-            "latent_dim": whole("latent_dim", latents, most=MOST_LATENTS),
+            "input_shape": list(default.input_shape if preparation is None else preparation.image_shape),
+            "latent_dim": int(latents),
         },
         training=chosen.to_dict(),
         explain={
             "layer": asked["layer"],
-            "fixed_camera": DEFAULTS[dataset].fixed_camera if fixed is None else bool(fixed),
+            "fixed_camera": default.fixed_camera if fixed is None else bool(fixed),
             **({} if asked["localizer"] is None else {"localizer": asked["localizer"]}),
         },
         objective=objective,
@@ -112,10 +124,12 @@ def resumed(out: Path, dataset: str, root: Path | None, asked: Mapping[str, Any]
         RunError: there is no such run, or a damaged one.
         UsageError: something else than the run has.
     """
+    from vaelens.training import TrainSettings
+
     config = RunConfig.load(out)
     preparation = config.dataset["preparation"] or {}
     there = {
-        **config.training,
+        **TrainSettings.from_dict(config.training).to_dict(),
         "data set": config.dataset["name"],
         "normal": config.dataset["normal"],
         "category": config.dataset["category"],
@@ -130,7 +144,11 @@ def resumed(out: Path, dataset: str, root: Path | None, asked: Mapping[str, Any]
         "localizer": config.explain.get("localizer"),
         "objective": config.objective,
     }
+    steps_per_epoch = config.training.get("steps_per_epoch")
     given = {"data set": dataset, **asked, **settings}
+    steps = given.pop("steps")
+    if steps is not None:
+        given |= _more_steps(out, steps, steps_per_epoch)
     if given["size"] is not None:
         given["size"] = list(_size(given["size"]))
     if given["augmentation"] is not None:
@@ -145,9 +163,67 @@ def resumed(out: Path, dataset: str, root: Path | None, asked: Mapping[str, Any]
             )
     epochs = given.get("epochs", there["epochs"])
     if epochs < there["epochs"]:
-        raise UsageError(f"{shown(out)} was to train for {there['epochs']} epochs; --epochs can only be raised on resuming")
+        length = f"{there['epochs']} epochs; --epochs"
+        if steps_per_epoch is not None:
+            length = f"{there['epochs'] * steps_per_epoch} steps; --steps"
+        raise UsageError(f"{shown(out)} was to train for {length} can only be raised on resuming")
     data = {**config.dataset, **({} if root is None else {"root": str(Path(root).resolve())})}
     return replace(config, dataset=data, training={**config.training, "epochs": epochs})
+
+
+def weights_of(objective: str, settings: Mapping[str, Any], latents: int, layer: str | None) -> dict[str, Any]:
+    """The weights of an objective's terms, and where its attention maps are compared.
+
+    Args:
+        objective: one of FAMILIES.
+        settings: of the training, as far as they were asked for.
+        latents: D.
+        layer: asked for, None for the last feature map.
+
+    Raises:
+        UsageError: a weight that the objective does not have, or a single latent where several are compared.
+    """
+    family = FAMILIES[objective]
+    if objective == "vae" and settings.get("kl_weight", 1) != 1:
+        raise UsageError("objective 'vae' has a KL weight of 1; use objective 'beta' for another")
+    having = {"gamma": ("factor", "ad-factor"), "ad_weight": ("ad-beta", "ad-factor"), "ad_pairs": ("ad-beta", "ad-factor")}
+    for name, objectives in having.items():
+        if name in settings and objective not in objectives:
+            raise UsageError(f"{name} is for objective {' or '.join(objectives)}, not for '{objective}'; leave it out")
+    if latents < 2 and (family.gamma is not None or family.ad_weight is not None):
+        raise UsageError(f"objective '{objective}' compares latents with each other: take --latents 2 or more, not {latents}")
+    chosen = {name: settings.get(name, value) for name, value in family.settings.items()}
+    return {**chosen, "ad_layer": None if family.ad_weight is None else layer}
+
+
+def _steps(dataset: str, asked: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The length of a run that is given in steps, as epochs of so many."""
+    steps = asked["steps"]
+    if dataset not in FACTOR_DATASETS:
+        if steps is not None:
+            raise UsageError(f"steps is for {', '.join(FACTOR_DATASETS)}, whose images are drawn; give {dataset} --epochs")
+        return {}
+    if "epochs" in settings:
+        raise UsageError(f"images of {dataset} are drawn and not gone through: give --steps in place of --epochs")
+    steps = DEFAULT_STEPS if steps is None else whole("steps", steps)
+    at_once = min(steps, STEPS_AT_ONCE)
+    if steps % at_once:
+        raise UsageError(
+            f"steps above {STEPS_AT_ONCE} come in thousands, got {steps}: take {steps // at_once * at_once} or "
+            f"{(steps // at_once + 1) * at_once}"
+        )
+    return {"epochs": steps // at_once, "steps_per_epoch": at_once}
+
+
+def _more_steps(out: Path, steps: int, steps_per_epoch: int | None) -> dict[str, Any]:
+    """Steps on resuming, as epochs."""
+    if steps_per_epoch is None:
+        raise UsageError(f"the run in {shown(out)} is measured in epochs; leave --steps out")
+    if whole("steps", steps) % steps_per_epoch:
+        raise UsageError(
+            f"the run in {shown(out)} goes on by {steps_per_epoch} steps at a time; give a multiple of it as --steps"
+        )
+    return {"epochs": steps // steps_per_epoch}
 
 
 def _network(dataset: str, needed: str | None, asked: str | None) -> str:
@@ -156,7 +232,7 @@ def _network(dataset: str, needed: str | None, asked: str | None) -> str:
     if needed is not None and asked not in (None, needed):
         raise UsageError(f"that objective takes network '{needed}', not '{asked}'; leave --network out")
     network = asked or needed or DEFAULTS[dataset].network
-    if dataset in DATASETS and network != DEFAULTS[dataset].network:
+    if dataset not in ANOMALY_DATASETS and network != DEFAULTS[dataset].network:
         raise UsageError(f"{dataset} takes network '{DEFAULTS[dataset].network}', not '{network}'; leave --network out")
     return network
 
@@ -176,7 +252,7 @@ def _preparation(dataset: str, root: Path | None, network: str, asked: Mapping[s
 def _augmentation(dataset: str, asked: Mapping[str, Any]) -> str:
     """What is done to the training images, spelt out."""
     text = asked["augmentation"]
-    if dataset in DATASETS:
+    if dataset not in ANOMALY_DATASETS:
         return "none"
     from vaelens.data.augment import parse
 
@@ -206,7 +282,11 @@ def _share(value: float) -> float:
 
 
 def _refuse_of_images(dataset: str, asked: Mapping[str, Any]) -> None:
-    """Refuse what only data sets for anomaly localization take."""
+    """Refuse what only data sets for anomaly localization take, and of sprites what takes a normal image."""
+    if dataset in FACTOR_DATASETS:
+        for name in ("held_out", "localizer"):
+            if asked[name] is not None:
+                raise UsageError(f"{dataset} has no normal images, so {name} means nothing; leave it out")
     for name in _OF_IMAGES:
         if asked[name] is not None and not (name == "augmentation" and asked[name] in ("auto", "none")):
             raise UsageError(f"{name} is for {', '.join(ANOMALY_DATASETS)}, not for {dataset}; leave it out")

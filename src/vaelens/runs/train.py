@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vaelens.data.anomaly import AnomalySplit
+from vaelens.data.factors import FactorSplit
 from vaelens.errors import UsageError
 from vaelens.localizers import Calibration
 from vaelens.localizers.attention import codes
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from vaelens.training import TrainSettings
     from vaelens.training.result import FitResult
 
+SPRITES = 512  # of a data set with known factors, kept twice over: enough for the mean and spread of each latent
 REFERENCES = 8192  # normal images that a run keeps to compare with, and held-out ones; more add little and cost memory
 
 
@@ -50,6 +52,7 @@ def train_run(
     localizer: str | None = None,
     objective: str | None = None,
     augmentation: str | None = None,
+    steps: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
@@ -59,9 +62,11 @@ def train_run(
 ) -> Run:
     """Train a model on the normal images of a data set, calibrate it on held-out ones and save the run.
 
+    Where the factors of images are known, as those of dSprites are, all images are trained on and nothing is calibrated.
+
     Args:
         out: folder of the run.
-        dataset: "digits" or "mnist", of whose classes one is normal; "ucsd-ped1", "ucsd-ped2", "mvtec" or "folder".
+        dataset: "digits" or "mnist", of whose classes one is normal; "ucsd-ped1", "ucsd-ped2", "mvtec" or "folder"; "dsprites".
         normal: label of the normal class, for data sets of classes; None: 1.
         root: folder of the data set's files; None: embedded, or the cache with a download into it.
         category: of "mvtec", such as "screw"; of "folder", a folder in the root.
@@ -71,15 +76,17 @@ def train_run(
         brightness: even out each image's brightness and contrast; None: the data set's default.
         fixed_camera: whether every place shows the same thing in all images; None: for the UCSD videos.
         network: one of `vaelens.models.NETWORKS`; None: the objective's, or what suits the data set.
-        latent_dim: number of latents D; None: 32, 100 without a posterior.
-        layer: dotted name of the layer to explain; None for the last feature map.
+        latent_dim: number of latents D; None: 32, of dSprites 10, 100 without a posterior.
+        layer: dotted name of the layer to explain, and whose maps are kept apart; None for the last feature map.
         localizer: which scores where none is named, with options if need be, such as "learned:pool=2000:steps=2000"; None:
             "learned", of data sets of classes "deviation", without a posterior the objective's own.
-        objective: "vae"; "beta", a VAE whose `kl_weight` is beta; "ae" or "ae-ssim", an autoencoder; "anogan", a generative
-            adversarial network; None: "vae".
+        objective: "vae"; "beta", a VAE whose `kl_weight` is beta; "factor", FactorVAE, whose `gamma` weighs the total
+            correlation; "ad-beta" and "ad-factor", these with the attention disentanglement loss, weighted by `ad_weight`;
+            "ae" or "ae-ssim", an autoencoder; "anogan", a generative adversarial network; None: "vae".
         augmentation: what is done to training images at random, as `vaelens.data.augment.parse` reads it; None: "auto".
+        steps: of dSprites, how many to train for: at most 1,000, or thousands; None: 300,000.
         resume: go on with a run that was stopped. What is not given is as in its folder; what is given must agree with
-            it, but for `epochs`, which may be raised, and `root`, which may have moved.
+            it, but for `epochs` or `steps`, which may be raised, and `root`, which may have moved.
         overwrite: replace a run that is there.
         progress: show the progress on stderr.
         downloading: called during a download, see `data.download`.
@@ -109,6 +116,7 @@ def train_run(
         "localizer": localizer,
         "objective": objective,
         "augmentation": augmentation,
+        "steps": steps,
     }
     if resume:
         config = resumed(out, dataset, root, asked, given)
@@ -125,13 +133,16 @@ def train_run(
     _check_counts(split)
     model = _initial_model(config, training.seed)
     _check_layer(model, config)
-    build_localizer(main_localizer_of(config), model, config)  # its options
+    if not config.of_factors:
+        build_localizer(main_localizer_of(config), model, config)  # its options
     with alone(out):
         if not resume:
             clear(out, overwrite)
         config.save(out)
         run = _train(out, config, split, model, training, resume, progress)
-    if run.main_localizer not in localizers_of(config):  # which were fitted and calibrated with the run
+    if not config.of_factors and run.main_localizer not in localizers_of(
+        config
+    ):  # which were fitted and calibrated with the run
         if notice is not None and progress:
             run.fitting = in_lines(notice)
         run.calibration(run.main_localizer)  # so that scoring need not; stopped here, the first scoring does it
@@ -173,12 +184,22 @@ def _train(
     device = pick_device(settings.accelerator)
     started = time.monotonic()
     module = family_of(config).module
-    result = fit(model, split.train, split.calibration, settings, out, resume=resume, progress=progress, module=module)
+    held_out = None if isinstance(split, FactorSplit) else split.calibration
+    result = fit(model, split.train, held_out, settings, out, resume=resume, progress=progress, module=module)
     model.to(device).to(memory_format=LAYOUT)  # type: ignore[call-overload] # as in the run that is loaded
-    tensors = calibrate(model, config, split.train.images, split.calibration.images)
+    tensors = calibrate(model, config, *_to_keep(split, settings.seed))
     model.cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     save_run(out, model, tensors, _metrics(result, split, time.monotonic() - started))
     return load_run(out, device)
+
+
+def _to_keep(split: Split, seed: int) -> tuple[Tensor, Tensor]:
+    """Images of a split, (N, C, H, W) and (M, C, H, W), uint8, that its run is to keep: to compare with, and held-out ones."""
+    if not isinstance(split, FactorSplit):
+        return split.train.images, split.calibration.images
+    drawn = split.train.take(split.train.draw(2 * SPRITES, torch.Generator("cpu").manual_seed(seed)))
+    images = (255 * drawn).round().to(torch.uint8).cpu()
+    return images[:SPRITES], images[SPRITES:]
 
 
 def _metrics(result: FitResult, split: Split, seconds: float) -> dict[str, Any]:
@@ -189,7 +210,7 @@ def _metrics(result: FitResult, split: Split, seconds: float) -> dict[str, Any]:
         "epochs": result.epochs,
         "stopped_early": result.stopped_early,
         "seconds": round(seconds, 1),
-        "losses": {name: last[name] for name in last if "/" in name},
+        "losses": {name: last[name] for name in last if name.startswith(("train/", "val/"))},
         "active_latents": sum(result.active) if result.mean_kl else 0,
         "mean_kl": list(result.mean_kl),
     }
@@ -211,6 +232,8 @@ def _check_layer(model: ConvVAE, config: RunConfig) -> None:
 
 def _check_counts(split: Split) -> None:
     """Refuse a split whose spreads cannot be measured."""
+    if isinstance(split, FactorSplit):
+        return
     for what, images in (("to train on", split.train), ("held out", split.calibration)):
         if len(images) < 2:
             raise UsageError(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vaelens.data.anomaly import AnomalySplit
 from vaelens.data.decode import list_images, read_image
+from vaelens.data.factors import FactorSplit
 from vaelens.data.files import shown
 from vaelens.data.images import ImageSet
 from vaelens.errors import DataError, UsageError
@@ -121,7 +122,7 @@ class Source:
     def _named(self, given: str) -> list[Item]:
         if self._test is None:
             split = load_split(self.run.config, self._root)
-            if split.test is None:
+            if isinstance(split, FactorSplit) or split.test is None:
                 raise UsageError(f"{split.dataset} has no test images; name files or a folder")
             self._test = split.test
             self._defects = dict(enumerate(split.defects)) if isinstance(split, AnomalySplit) else {}

@@ -1,0 +1,151 @@
+"""How disentangled the latents of a run are, measured on every image of a data set with known factors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vaelens.data.factors import FactorImages
+from vaelens.metrics.disentanglement import METRICS, RepeatedFigure, all_scores
+from vaelens.metrics.mig import mutual_information_gap
+from vaelens.objectives import active_latents, attention_disentanglement, kl_per_latent, reconstruction_error, reparameterize
+from vaelens.runs import Run
+from vaelens.runs.data import load_known_factors
+from vaelens.scoring.codes import encode_all
+
+REPEATS = 5
+_RECONSTRUCTED = 10_240
+_EXPLAINED = 2_048
+_AT_ONCE = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Disentanglement:
+    """What was measured of a run's latents.
+
+    Attributes:
+        scores: each metric's figure by name, see `metrics.disentanglement.all_scores`.
+        reconstruction: nats per image of the run's likelihood, with a sample of the posterior, on 10,240 random images.
+        reconstruction_error: its standard error.
+        kl: (D,), nats, the mean over all images.
+        attention_overlap: how far the attention maps of two latents overlap (eq. 5), in the mean over all pairs and over 2,048
+            images drawn at random, in [0, 1].
+        active_overlap: the same over pairs of active latents; None where there are fewer than two.
+        information: (D, F), nats, mutual information of latents and factors.
+        factor_names: F names.
+        factor_sizes: F numbers of values, all equally frequent.
+        images: how many were encoded.
+    """
+
+    scores: Mapping[str, RepeatedFigure]
+    reconstruction: float
+    reconstruction_error: float
+    kl: Tensor
+    attention_overlap: float
+    active_overlap: float | None
+    information: NDArray[np.float64]
+    factor_names: tuple[str, ...]
+    factor_sizes: tuple[int, ...]
+    images: int
+
+    @property
+    def active(self) -> Tensor:
+        """(D,), bool: latents with more than 0.05 nats in the mean over all images."""
+        return active_latents(self.kl)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `evaluate --json` prints it."""
+        return {
+            "disentanglement": {name: figure.mean for name, figure in self.scores.items()},
+            "spread": {name: figure.std for name, figure in self.scores.items()},
+            "values": {name: list(figure.values) for name, figure in self.scores.items()},
+            "reconstruction": self.reconstruction,
+            "reconstruction_standard_error": self.reconstruction_error,
+            "attention_overlap": self.attention_overlap,
+            "attention_overlap_of_active": self.active_overlap,
+            "kl": self.kl.tolist(),
+            "active_latents": int(self.active.sum()),
+            "latents": len(self.kl),
+            "mutual_information": self.information.tolist(),
+            "factors": list(self.factor_names),
+            "images": self.images,
+        }
+
+
+def evaluate_disentanglement(
+    run: Run,
+    metrics: Sequence[str] | None = None,
+    root: Path | None = None,
+    repeats: int = REPEATS,
+    progress: Callable[[int, int], None] | None = None,
+) -> Disentanglement:
+    """Encode every image of the run's data set and measure the codes.
+
+    Args:
+        run: of a data set with known factors.
+        metrics: which; None for all of `metrics.disentanglement.METRICS`.
+        root: folder of the data set, where it has moved.
+        repeats: how often each metric that draws at random is measured.
+        progress: called with images encoded so far and in all, then with measurements.
+
+    Raises:
+        UsageError: a run of another data set, an unknown metric, or a run of a single latent.
+        DataError: the data set is not where it was.
+    """
+    images = load_known_factors(run.config, root).train
+    mean, logvar = encode_all(run, images, progress)
+    kl = kl_per_latent(mean, logvar).double().mean(0)
+    codes, factors = mean.numpy(), images.factors()
+    scores = all_scores(codes, factors, repeats=repeats, metrics=metrics or list(METRICS), progress=progress)
+    errors = reconstruction_errors(run, images)
+    overlap, active_overlap = overlaps(run, images, active_latents(kl))
+    return Disentanglement(
+        scores=scores,
+        reconstruction=float(errors.mean()),
+        reconstruction_error=float(errors.std() / len(errors) ** 0.5),
+        kl=kl,
+        attention_overlap=overlap,
+        active_overlap=active_overlap,
+        information=mutual_information_gap(codes, factors).mutual_information,
+        factor_names=images.factor_names,
+        factor_sizes=images.factor_sizes,
+        images=len(images),
+    )
+
+
+def reconstruction_errors(run: Run, images: FactorImages) -> Tensor:
+    """Negative log likelihood (10240,) of images drawn at random under the decoder, nats, with a sample of the posterior."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    errors = []
+    with torch.inference_mode():
+        for indices in torch.split(images.draw(_RECONSTRUCTED, generator), _AT_ONCE):
+            batch = images.take(indices).to(run.device)
+            codes = reparameterize(*run.model.encode(batch), generator)
+            errors.append(reconstruction_error(run.model.decode_logits(codes), batch, run.config.training["likelihood"]).cpu())
+    return torch.cat(errors)
+
+
+def overlaps(run: Run, images: FactorImages, active: Tensor) -> tuple[float, float | None]:
+    """Eq. 5 over 2,048 images drawn at random, in the mean over all pairs of latents, and over those of active ones.
+
+    Args:
+        run: whose attention, at the layer that it is explained at.
+        images: of its data set.
+        active: (D,), bool.
+    """
+    of_all, of_active = [], []
+    several = int(active.sum()) > 1
+    with torch.no_grad():
+        for indices in torch.split(images.draw(_EXPLAINED, torch.Generator("cpu").manual_seed(1)), _AT_ONCE):
+            maps = run.attention(images.take(indices).to(run.device)).cpu()
+            of_all.append(float(attention_disentanglement(maps, "all")))
+            if several:
+                of_active.append(float(attention_disentanglement(maps.per_latent[:, active], "all")))
+    return sum(of_all) / len(of_all), sum(of_active) / len(of_active) if several else None
