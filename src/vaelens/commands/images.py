@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -10,12 +11,20 @@ from vaelens.commands import option_values
 from vaelens.commands.options import Accelerator, Convert, Json, Out, Overwrite, Quiet, Root, RunFolder, opened
 from vaelens.commands.printed import print_fired
 from vaelens.console import print_json, progress_bar, say
+from vaelens.errors import UsageError
+
+if TYPE_CHECKING:
+    from vaelens.attention import LatentAttention
+    from vaelens.runs import Run
 
 
 def explain(
     run: RunFolder,
-    images: Annotated[list[str], typer.Argument(metavar="IMAGES...", help="image files, or names of test images")],
     out: Out,
+    images: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(metavar="IMAGES", help="image files, or names of test images; none of a run of dsprites"),
+    ] = None,
     layer: Annotated[Optional[str], typer.Option(help="another layer than the run's")] = None,  # noqa: UP045
     method: Annotated[str, typer.Option(help="auto, closed_form or vjp")] = "auto",
     variant: Annotated[str, typer.Option(help="cvpr, arxiv_v1 or expvae")] = "cvpr",
@@ -26,17 +35,44 @@ def explain(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """For each image the maps of all latents on one colour scale, and which latents fired."""
+    """For each image the maps of all latents on one colour scale, and which latents fired.
+
+    A run of dsprites takes no images: for a sprite of each shape, what each latent does to it as it moves, beside its map.
+    """
     from vaelens.scoring.explain import explain as explain_images
     from vaelens.scoring.sources import Source
 
     loaded = opened(run, accelerator)
+    if loaded.config.of_factors:
+        for given, left_out in ((images, "IMAGES"), (convert, "--convert")):
+            if given:
+                raise UsageError(f"a run of dsprites is explained on sprites of its own; leave {left_out} out")
     attention = loaded.attend(layer=layer, latents=option_values.latents_of(latents), method=method, variant=variant)
-    result = explain_images(loaded, Source(loaded, images, root, convert), out, attention, overwrite)
+    if loaded.config.of_factors:
+        _explain_sprites(loaded, out, attention, overwrite, root, json)
+        return
+    result = explain_images(loaded, Source(loaded, images or [], root, convert), out, attention, overwrite)
     if json:
         print_json(result.to_dict())
         return
     print_fired(result)
+    print(f"report   {result.report}")
+
+
+def _explain_sprites(run: Run, out: Path, attention: LatentAttention, overwrite: bool, root: Path | None, json: bool) -> None:
+    from vaelens.scoring.traversal import traverse
+
+    result = traverse(run, out, attention, overwrite, root)
+    if json:
+        print_json(result.to_dict())
+        return
+    known = result.knowledge
+    for latent, active in enumerate(known.active.tolist()):
+        factor, nats, share = known.most_of(latent)
+        knows = f"knows most of {factor}: {nats:.2f} nats, {share:.0%} of it" if active else "dead"
+        print(f"z{latent}: carries {float(known.kl[latent]):.2f} nats; {knows}")
+    for name, file in zip(result.names, result.files, strict=True):
+        print(f"{name}: {file}")
     print(f"report   {result.report}")
 
 

@@ -38,6 +38,25 @@ def seeds_of(text: str | None) -> list[int] | None:
         raise UsageError(f"--seeds takes whole numbers such as 0,1,2, got {text!r}") from None
 
 
+def numbers_of(option: str, text: str | None) -> tuple[float, ...]:
+    """Numbers of `10,40`; none of None.
+
+    Raises:
+        UsageError: names the option and what it takes.
+    """
+    if text is None:
+        return ()
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{option} takes numbers such as 10,40, got {text!r}") from None
+
+
+def words_of(text: str | None) -> tuple[str, ...]:
+    """Words of `random,all`; none of None."""
+    return () if text is None else tuple(part.strip() for part in text.split(","))
+
+
 def latents_of(text: str | None) -> str | list[int] | None:
     """Indices of `0,3,7`; `top5` as it is.
 

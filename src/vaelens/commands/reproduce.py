@@ -13,12 +13,17 @@ from vaelens.console import Stopped, notice, print_json, say
 
 
 def reproduce(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="figure1, figure4, figure5, figure6, table1 or table2")],
+    what: Annotated[str, typer.Argument(metavar="WHAT", help="figure1, 4, 5, 6, 8 or 9, table1, 2 or 3")],
     out: Out,
     root: Root = None,
     epochs: Annotated[Optional[int], typer.Option(help="passes over the training images; default: the preset's")] = None,  # noqa: UP045
     seed: Annotated[Optional[int], typer.Option(help="of a figure's runs: weights, order and noise; default: 0")] = None,  # noqa: UP045
     seeds: Annotated[Optional[str], typer.Option(help="of a table's runs; default: 0,1,2")] = None,  # noqa: UP045
+    steps: Annotated[Optional[int], typer.Option(help="of dSprites, in place of epochs; default: the preset's")] = None,  # noqa: UP045
+    gamma: Annotated[Optional[str], typer.Option(help="of dSprites: weights of total correlation, such as 10,40")] = None,  # noqa: UP045
+    beta: Annotated[Optional[str], typer.Option(help="of dSprites: weights of the KL divergence, such as 4,8")] = None,  # noqa: UP045
+    ad_weight: Annotated[Optional[str], typer.Option(help="of dSprites: weights of the attention loss, such as 1,20")] = None,  # noqa: UP045
+    ad_pairs: Annotated[Optional[str], typer.Option(help="of dSprites: pairs that it compares, such as random,all")] = None,  # noqa: UP045
     dataset: Annotated[Optional[str], typer.Option(help="ucsd-ped1 or ucsd-ped2; default: the one that ROOT has")] = None,  # noqa: UP045
     category: Annotated[Optional[list[str]], typer.Option(help="of MVTec AD, repeatable; default: all that ROOT has")] = None,  # noqa: UP045
     preset: Annotated[Optional[str], typer.Option(help="paper, or small: a compact network at 128x128; default: paper")] = None,  # noqa: UP045
@@ -27,7 +32,8 @@ def reproduce(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a figure or a table of the paper anew: figures 1 and 4 on MNIST, table 1 and figure 5 on UCSD, the rest on MVTec AD.
+    """Make a figure or a table of the paper anew: figures 1 and 4 on MNIST, table 1 and figure 5 on UCSD, table 2 and figure 6
+    on MVTec AD, table 3, figures 8 and 9 on dSprites.
 
     Runs are trained in OUT/runs and kept: stopped, the same command goes on. How long training takes is said before it starts.
     """
@@ -44,6 +50,11 @@ def reproduce(
             seeds=option_values.seeds_of(seeds),
             dataset=dataset,
             categories=category or (),
+            steps=steps,
+            gammas=option_values.numbers_of("--gamma", gamma),
+            betas=option_values.numbers_of("--beta", beta),
+            ad_weights=option_values.numbers_of("--ad-weight", ad_weight),
+            ad_pairs=option_values.words_of(ad_pairs),
             preset=preset,
             overwrite=overwrite,
             progress=not quiet,

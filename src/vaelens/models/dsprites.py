@@ -7,6 +7,7 @@ from collections import OrderedDict
 from torch import nn
 
 from vaelens.models.base import ConvVAE, check_input_shape, conv_relu, he_init
+from vaelens.models.transposed import ConvTranspose2d
 
 
 class DspritesVAE(ConvVAE):
@@ -55,11 +56,11 @@ class DspritesVAE(ConvVAE):
             nn.Unflatten(1, (latent_dim, 1, 1)),
             nn.Conv2d(latent_dim, 128, 1),
             nn.ReLU(),
-            nn.ConvTranspose2d(128, 64, kernel),
+            ConvTranspose2d(128, 64, kernel),
             nn.ReLU(),
         ]
         for before, after in ((64, 64), (64, 32), (32, 32)):
-            decoder += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.ReLU()]
-        decoder.append(nn.ConvTranspose2d(32, channels, 4, stride=2, padding=1))
+            decoder += [ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.ReLU()]
+        decoder.append(ConvTranspose2d(32, channels, 4, stride=2, padding=1))
         self.decoder = nn.Sequential(*decoder)
         he_init(self)

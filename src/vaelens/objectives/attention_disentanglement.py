@@ -50,7 +50,7 @@ def attention_disentanglement(
         one, other = torch.randperm(latents, generator=generator, device=_device(generator, values))[:2].tolist()
         return overlap(values[:, one], values[:, other]).mean()
     if pairs == "top2":
-        top = _strongest(maps, latents)[..., None].expand(-1, -1, values.shape[2])
+        top = _strongest(maps)[..., None].expand(-1, -1, values.shape[2])
         return overlap(*values.gather(1, top).unbind(1)).mean()
     one, other = torch.triu_indices(latents, latents, 1, device=values.device)
     return overlap(values.index_select(1, one), values.index_select(1, other)).mean()
@@ -64,19 +64,16 @@ def overlap(one: Tensor, other: Tensor) -> Tensor:
         other: (..., P), values >= 0.
     """
     both = (one + other).sum(-1)
-    there = both > 0
+    there = both > torch.finfo(both.dtype).tiny  # by less, what the gradient divides by, nothing can be divided
     return 2 * torch.minimum(one, other).sum(-1) / torch.where(there, both, 1.0) * there
 
 
-def _strongest(maps: LatentMaps | Tensor, latents: int) -> Tensor:
+def _strongest(maps: LatentMaps | Tensor) -> Tensor:
     """(B, 2): positions of the maps of the two latents of largest |posterior mean|."""
     if not isinstance(maps, LatentMaps):
         raise UsageError("pairs 'top2' needs posterior means: give the LatentMaps themselves, or take 'random' or 'all'")
     strength = maps.mean.detach().abs()
-    if maps.latents.ndim == 1 and len(maps.latents) == strength.shape[1] == latents:
-        return strength.topk(2, dim=1).indices
-    rows = maps.latents.expand(len(strength), -1)
-    return strength.gather(1, rows).topk(2, dim=1).indices
+    return strength.gather(1, maps.latents.expand(len(strength), -1)).topk(2, dim=1).indices
 
 
 def _device(generator: torch.Generator | None, values: Tensor) -> torch.device:

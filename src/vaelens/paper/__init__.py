@@ -23,8 +23,11 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "figure4": ("seed",),
     "figure5": ("seed", "dataset", "preset"),
     "figure6": ("seed", "categories", "preset"),
+    "figure8": ("seeds", "preset", "steps", "gammas", "betas", "ad_weights", "ad_pairs"),
+    "figure9": ("seed", "preset", "steps"),
     "table1": ("seeds", "dataset", "preset"),
     "table2": ("seeds", "categories", "preset"),
+    "table3": ("seeds", "preset", "steps", "gammas", "betas", "ad_weights", "ad_pairs"),
 }
 
 
@@ -39,6 +42,11 @@ def reproduce(
     seeds: Sequence[int] | None = None,
     dataset: str | None = None,
     categories: Sequence[str] = (),
+    steps: int | None = None,
+    gammas: Sequence[float] = (),
+    betas: Sequence[float] = (),
+    ad_weights: Sequence[float] = (),
+    ad_pairs: Sequence[str] = (),
     preset: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -50,17 +58,24 @@ def reproduce(
     call goes on where it was.
 
     Args:
-        what: one of FIGURES: "figure1" and "figure4" (MNIST), "table1" and "figure5" (UCSD), "table2" and "figure6" (MVTec AD).
+        what: one of FIGURES: "figure1" and "figure4" (MNIST), "table1" and "figure5" (UCSD), "table2" and "figure6" (MVTec AD),
+            "table3", "figure8" and "figure9" (dSprites).
         out: folder to make or go on with.
         root: folder of the data set's files; None: the cache, with a download into it where that is possible.
         runs: folders of trained runs to use and not train. MNIST: one for each digit that the figure needs, the others are
             trained; else these alone.
         epochs: of training; None: the preset's.
         seed: of a figure's runs: weights, order and noise; None: 0.
-        seeds: of a table's runs, whose mean and spread it has; None: 0, 1 and 2.
+        seeds: of a table's runs, whose mean and spread it has; None: 0, 1 and 2, of dSprites in the paper's preset 0 to 4.
         dataset: "ucsd-ped1" or "ucsd-ped2"; None: the one that the root has, Ped1 where it has both.
         categories: of MVTec AD; empty: all that the root has.
-        preset: "paper", the paper's networks and settings, which None is; "small", a compact network on images of 128x128.
+        steps: of training on dSprites; None: the preset's.
+        gammas: weights of FactorVAE's total correlation, a run for each and each seed; empty: 40.
+        betas: weights of beta-VAE's KL divergence, a run for each; empty: 4.
+        ad_weights: weights of the attention disentanglement loss, likewise; empty: the default of the objective.
+        ad_pairs: pairs of latents that it compares, likewise: "random", "top2", "all"; empty: "all".
+        preset: "paper", the paper's networks and settings, which None is; "small", a compact network on images of 128x128, or
+            15,000 steps on dSprites.
         overwrite: train anew where OUT has runs with other settings.
         progress: show the training's progress.
         notice: called with lines for people, such as the time that training will take.
@@ -86,6 +101,11 @@ def reproduce(
         seeds=None if seeds is None else tuple(seeds),
         dataset=dataset,
         categories=tuple(categories),
+        steps=steps,
+        gammas=tuple(gammas),
+        betas=tuple(betas),
+        ad_weights=tuple(ad_weights),
+        ad_pairs=tuple(ad_pairs),
         preset=preset,
         overwrite=overwrite,
         progress=progress,

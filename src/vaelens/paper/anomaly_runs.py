@@ -1,17 +1,15 @@
-"""The runs that the tables and figures of UCSD and MVTec AD need: which, with what settings, one after the other."""
+"""The runs that the tables and figures of UCSD and MVTec AD need: which, and with what settings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vaelens.data.mvtec import CATEGORIES, categories
 from vaelens.data.ucsd import FOLDER
 from vaelens.errors import DataError, UsageError
 from vaelens.paper.asked import VIDEOS, Asked
-from vaelens.paper.estimate import announce
-from vaelens.paper.trained import Recipe, check_agrees, trained
+from vaelens.paper.trained import Recipe
 from vaelens.runs import Run, load_run
 from vaelens.runs.localizers import in_lines
 from vaelens.training.device import pick_device
@@ -58,20 +56,6 @@ def mvtec_recipes(seeds: Sequence[int], objectives: Sequence[str], asked: Asked)
                 options = {**_options(settings, seed, asked), "category": category, "objective": objective}
                 recipes.append(Recipe(f"{category}-{objective}-seed{seed}", "mvtec", options))
     return recipes
-
-
-def runs_of(recipes: Sequence[Recipe], out: Path, asked: Asked) -> Iterator[Run]:
-    """The runs, each trained when its turn comes; first the person is told how long all will take.
-
-    Raises:
-        UsageError: a run in OUT/runs that was trained otherwise.
-    """
-    for recipe in recipes:  # before hours have gone by
-        check_agrees(recipe, out, asked)
-    announce(recipes, out, asked)
-    for number, recipe in enumerate(recipes, start=1):
-        asked.tell(f"run {number} of {len(recipes)}: {recipe.folder(out)}")
-        yield trained(recipe, out, asked).to(pick_device("auto"))
 
 
 def given_runs(asked: Asked, datasets: Sequence[str], objectives: Sequence[str] = ("vae", "beta")) -> list[Run]:

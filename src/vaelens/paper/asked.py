@@ -12,7 +12,15 @@ from vaelens.errors import UsageError, unknown, whole
 PRESETS = ("paper", "small")
 VIDEOS = ("ucsd-ped1", "ucsd-ped2")
 SEEDS = (0, 1, 2)
-_OPTION = {"categories": "--category"}  # where it is not called as the argument is
+_SWEPT = ("gammas", "betas", "ad_weights", "ad_pairs")
+# Where an option is not called as the argument is.
+_OPTION = {
+    "categories": "--category",
+    "gammas": "--gamma",
+    "betas": "--beta",
+    "ad_weights": "--ad-weight",
+    "ad_pairs": "--ad-pairs",
+}
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,11 @@ class Asked:
         seeds: of the runs that a table takes the mean of.
         dataset: one of `VIDEOS`.
         categories: of MVTec AD.
+        steps: of training, of runs of dSprites.
+        gammas: weights of the total correlation, a run for each.
+        betas: weights of the KL divergence, a run for each.
+        ad_weights: weights of the attention disentanglement loss, a run for each.
+        ad_pairs: which pairs of latents that loss compares, a run for each.
         preset: "paper" for the paper's networks and settings, "small" for a compact network.
         overwrite: train anew where there are runs with other settings.
         progress: show the progress of training.
@@ -43,6 +56,11 @@ class Asked:
     seeds: tuple[int, ...] | None = None
     dataset: str | None = None
     categories: tuple[str, ...] = ()
+    steps: int | None = None
+    gammas: tuple[float, ...] = ()
+    betas: tuple[float, ...] = ()
+    ad_weights: tuple[float, ...] = ()
+    ad_pairs: tuple[str, ...] = ()
     preset: str | None = None
     overwrite: bool = False
     progress: bool = True
@@ -66,6 +84,8 @@ class Asked:
         _check_once("seed", self.seeds or ())
         _check_once("category", self.categories)
         _check_once("run", self.runs)
+        for name in _SWEPT:
+            _check_once(name, getattr(self, name))
 
     def check_takes(self, what: str, takes: Sequence[str]) -> None:
         """Refuse an option that this figure or table has no use for.
@@ -74,12 +94,14 @@ class Asked:
             what: its name.
             takes: the options that it takes beside those that all take.
         """
-        for name in ("seed", "seeds", "dataset", "categories", "preset"):
+        for name in ("seed", "seeds", "dataset", "categories", "preset", "steps", *_SWEPT):
             if name not in takes and getattr(self, name) not in (None, ()):
                 raise UsageError(f"{what} takes no {_OPTION.get(name, f'--{name}')}; leave it out")
-        for name in ("seeds", "preset"):
-            if self.runs and getattr(self, name) is not None:
-                raise UsageError(f"--{name} is for runs to be trained; with --run leave it out")
+        if "steps" in takes and self.epochs is not None:
+            raise UsageError(f"{what} takes no --epochs: give --steps")
+        for name in ("seeds", "preset", "steps", *_SWEPT):
+            if self.runs and getattr(self, name) not in (None, ()):
+                raise UsageError(f"{_OPTION.get(name, f'--{name}')} is for runs to be trained; with --run leave it out")
 
     @property
     def all_seeds(self) -> tuple[int, ...]:

@@ -46,11 +46,15 @@ def announce(recipes: Sequence[Recipe], out: Path, asked: Asked) -> None:
         data, training = config.dataset, config.training
         kind = (config.objective, config.network["name"], *config.network["input_shape"], training["batch_size"])
         images = (data["name"], data["category"], str(data["preparation"]))
-        if images not in counts:
-            counts[images] = load_split(config, notice=asked.notice).counts["train"]
         if kind not in speeds:
             speeds[kind] = seconds_per_step(config)
-        seconds += training["epochs"] * steps_per_epoch(counts[images], training["batch_size"]) * speeds[kind]
+        if config.of_factors:
+            steps = training["steps_per_epoch"]
+        else:
+            if images not in counts:
+                counts[images] = load_split(config, notice=asked.notice).counts["train"]
+            steps = steps_per_epoch(counts[images], training["batch_size"])
+        seconds += training["epochs"] * steps * speeds[kind]
     longest = max(speeds.values())
     asked.tell(f"training will take about {spoken(seconds)} on this machine (the slowest step: {longest:.2f} s)")
 

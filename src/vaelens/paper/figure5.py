@@ -8,8 +8,9 @@ from vaelens.data.anomaly import AnomalySplit
 from vaelens.errors import DataError, UsageError
 from vaelens.output import write_bytes
 from vaelens.paper.anomaly_rows import ROWS_OF_IMAGES, anomaly_panel
-from vaelens.paper.anomaly_runs import given_runs, runs_of, ucsd_recipes
+from vaelens.paper.anomaly_runs import given_runs, ucsd_recipes
 from vaelens.paper.asked import VIDEOS, Asked
+from vaelens.paper.queue import runs_of
 from vaelens.paper.result import Reproduced
 from vaelens.report.figures import figure4
 from vaelens.report.sheet import to_png

@@ -18,6 +18,7 @@ from vaelens.runs.folder import MODEL
 from vaelens.scoring.localization import evaluate_localization
 
 FOLDER = "results"
+_KEY = "localizers"
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def measured(run: Run, localizers: Sequence[str], out: Path, asked: Asked) -> Me
     config = run.config
     category = config.dataset["category"]
     dataset = config.dataset["name"] + (f"/{category}" if category else "")
-    path, of, found = _kept(run, out, asked.root)
+    path, of, found = kept(run, out, asked.root, _KEY)
     split = None
     for number, spec in enumerate(localizers, start=1):
         if spec in found:
@@ -60,16 +61,21 @@ def measured(run: Run, localizers: Sequence[str], out: Path, asked: Asked) -> Me
         asked.tell(f"{run.path.name}: measuring {spec} ({number} of {len(localizers)})")
         result = evaluate_localization(run, split, [spec]).localizers[spec]
         found[spec] = {**result.to_dict(), "detail": getattr(run.localizer(spec), "detail", None)}
-        with writing(path.parent):
-            path.parent.mkdir(exist_ok=True)
-        write_json(path, {"of": of, "localizers": found}, durable=True)
+        keep(path, of, _KEY, found)
     height, width = run.input_shape[1:]
     chosen = {spec: found[spec] for spec in localizers}
     return Measured(dataset, config.dataset["seed"], (height, width), run.settings(), chosen)
 
 
-def _kept(run: Run, out: Path, root: Path | None) -> tuple[Path, dict[str, Any], dict[str, Any]]:
-    """The file of a run's figures, what they are figures of, and those that are there."""
+def kept(run: Run, out: Path, root: Path | None, key: str) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """The file of a run's figures, what they are figures of, and those that are there.
+
+    Args:
+        run: whose.
+        out: the folder that has them in `results`.
+        root: of the data set, where one was given.
+        key: under which they lie in the file.
+    """
     with (run.path / MODEL).open("rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()
     folder = root or run.config.dataset["root"]
@@ -77,7 +83,14 @@ def _kept(run: Run, out: Path, root: Path | None) -> tuple[Path, dict[str, Any],
     path = out / FOLDER / f"{run.path.resolve().name}-{weights[:8]}.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        found = dict(content["localizers"]) if content["of"] == of else {}
+        found = dict(content[key]) if content["of"] == of else {}
     except (OSError, ValueError, KeyError, TypeError):  # none yet, or damaged: measured again
         found = {}
     return path, of, found
+
+
+def keep(path: Path, of: Mapping[str, Any], key: str, found: Mapping[str, Any]) -> None:
+    """Write a run's figures, whole."""
+    with writing(path.parent):
+        path.parent.mkdir(exist_ok=True)
+    write_json(path, {"of": of, key: found}, durable=True)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from vaelens.errors import UsageError
 from vaelens.localizers import FLOORS
-from vaelens.paper.anomaly_runs import given_runs, runs_of, ucsd_recipes
+from vaelens.paper.anomaly_runs import given_runs, ucsd_recipes
 from vaelens.paper.asked import VIDEOS, Asked
 from vaelens.paper.kept import Measured, measured
+from vaelens.paper.queue import runs_of
 from vaelens.paper.reported import NOTES_TABLE1, PAPER_TABLE1, REPRODUCTION_TABLE1, UNKNOWN
 from vaelens.paper.result import Reproduced
 from vaelens.paper.rows import Row, against_floors, row

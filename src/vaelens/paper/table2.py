@@ -7,9 +7,10 @@ from pathlib import Path
 
 from vaelens.errors import UsageError
 from vaelens.localizers import FLOORS
-from vaelens.paper.anomaly_runs import OBJECTIVES, given_runs, mvtec_recipes, runs_of
+from vaelens.paper.anomaly_runs import OBJECTIVES, given_runs, mvtec_recipes
 from vaelens.paper.asked import Asked
 from vaelens.paper.kept import Measured, measured
+from vaelens.paper.queue import runs_of
 from vaelens.paper.reported import NOTES_TABLE2, paper_table2, reproduction_table2
 from vaelens.paper.result import Reproduced
 from vaelens.paper.rows import Row, against_floors, row

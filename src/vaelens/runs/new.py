@@ -80,6 +80,7 @@ def configured(dataset: str, root: Path | None, asked: Mapping[str, Any], settin
         if not family.posterior:
             raise UsageError(f"objective '{objective}' is for {', '.join(ANOMALY_DATASETS)}, not for {dataset}")
         _refuse_of_images(dataset, asked)
+    _refuse_of_training(dataset, objective, settings)
     network = _network(dataset, family.network, asked["network"])
     latents = LATENTS_OF.get(network, default.latent_dim) if asked["latent_dim"] is None else asked["latent_dim"]
     settings = {
@@ -147,6 +148,8 @@ def resumed(out: Path, dataset: str, root: Path | None, asked: Mapping[str, Any]
     steps_per_epoch = config.training.get("steps_per_epoch")
     given = {"data set": dataset, **asked, **settings}
     steps = given.pop("steps")
+    if steps_per_epoch is not None and "epochs" in settings:
+        raise UsageError(f"the run in {shown(out)} is measured in steps: give --steps in place of --epochs")
     if steps is not None:
         given |= _more_steps(out, steps, steps_per_epoch)
     if given["size"] is not None:
@@ -279,6 +282,16 @@ def _share(value: float) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise UsageError(f"held_out is a share between 0 and 1 such as 0.1, got {value!r}") from None
+
+
+def _refuse_of_training(dataset: str, objective: str, settings: Mapping[str, Any]) -> None:
+    """Refuse settings that follow from other options, and a patience where no held-out loss is measured."""
+    for name, option in (("steps_per_epoch", "steps"), ("ad_layer", "layer")):
+        if settings.get(name) is not None:
+            raise UsageError(f"{name} follows from {option}; give that in its place")
+    if settings.get("patience") is not None and (dataset in FACTOR_DATASETS or not FAMILIES[objective].reconstructs):
+        what = dataset if dataset in FACTOR_DATASETS else f"objective '{objective}'"
+        raise UsageError(f"patience watches the loss on held-out images, and {what} has none; leave it out")
 
 
 def _refuse_of_images(dataset: str, asked: Mapping[str, Any]) -> None:

@@ -132,7 +132,7 @@ def train_run(
     split = load_split(config, downloading=downloading, notice=notice)
     _check_counts(split)
     model = _initial_model(config, training.seed)
-    _check_layer(model, config)
+    _check_layer(model, config, training)
     if not config.of_factors:
         build_localizer(main_localizer_of(config), model, config)  # its options
     with alone(out):
@@ -223,8 +223,13 @@ def _initial_model(config: RunConfig, seed: int) -> ConvVAE:
         return build(config.network["name"], config.network["latent_dim"], config.network["input_shape"])
 
 
-def _check_layer(model: ConvVAE, config: RunConfig) -> None:
-    if config.explain["layer"] is not None:
+def _check_layer(model: ConvVAE, config: RunConfig, training: TrainSettings) -> None:
+    """Refuse a layer that gives no maps, or none that could be kept apart where they are to be."""
+    if training.ad_weight is not None:
+        from vaelens.training.overlap import Overlap
+
+        Overlap(model, training, torch.zeros(1, *model.input_shape))
+    elif config.explain["layer"] is not None:
         from vaelens.attention import LatentAttention
 
         LatentAttention(model, config.explain["layer"])

@@ -23,7 +23,7 @@ from vaelens.scoring.codes import encode_all
 REPEATS = 5
 _RECONSTRUCTED = 10_240
 _EXPLAINED = 2_048
-_AT_ONCE = 256
+_AT_ONCE = 64
 
 
 @dataclass(frozen=True, eq=False)

@@ -62,6 +62,8 @@ def check_trainable(images: Images | Drawable, settings: TrainSettings, shape: S
         UsageError: images of another shape or type, or a number of steps for images of which an epoch takes each once.
     """
     if isinstance(images, Drawable):
+        if len(images) == 0:
+            raise UsageError("training takes at least one image, got none")
         if shape is not None and images.image_shape != tuple(shape):
             raise UsageError(f"the model takes images (C, H, W) of {tuple(shape)}, these are {images.image_shape}")
         return

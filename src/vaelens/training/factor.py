@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vaelens.attention.untouched import undone
 from vaelens.objectives import (
     Discriminator,
     discriminator_loss,
@@ -114,5 +115,6 @@ def _latents(model: nn.Module, train: Images | Drawable) -> int:
     known = getattr(model, "latent_dim", None)
     if isinstance(known, int):
         return known
-    with torch.no_grad():
-        return int(model.encode(first_images(train))[0].shape[1])  # type: ignore[operator]
+    images = first_images(train)
+    with torch.no_grad(), undone(model, images.device):
+        return int(model.encode(images)[0].shape[1])  # type: ignore[operator]

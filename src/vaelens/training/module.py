@@ -55,7 +55,7 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         self._guard = self._held_out_guard = FiniteGuard((), settings)
         self._last_batch = 0, torch.empty(0)
         self._last_images = torch.empty(0)
-        self._overlap = Overlap(model, settings, first_images(train)) if self._compares(train) else None
+        self._overlap = self._compared(train)
         self._layout = torch.contiguous_format
 
     @property
@@ -64,11 +64,16 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         last = (self.current_epoch + 1) * len(self.batches) - 1
         return self.settings.kl_weight * kl_warmup(last, self._warmup_steps)
 
-    def _compares(self, train: Images | Drawable) -> bool:
-        """Whether the attention of latents is compared: where the settings ask for it, and where factors are drawn from."""
-        if self.settings.gamma is None and self.settings.ad_weight is None and not isinstance(train, Drawable):
-            return False
-        return self.settings.ad_weight is not None or getattr(self.model, "latent_dim", 2) > 1
+    def _compared(self, train: Images | Drawable) -> Overlap | None:
+        """The overlap of the maps of latents: where the settings ask for it and, where factors are to be found, as a figure."""
+        if self.settings.ad_weight is not None:
+            return Overlap(self.model, self.settings, first_images(train))
+        if self.settings.gamma is None and not isinstance(train, Drawable):
+            return None
+        try:
+            return Overlap(self.model, self.settings, first_images(train))
+        except UsageError:  # one latent, or no feature map: there is nothing to compare, and nobody asked for it
+            return None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam, fused: measured a fifth faster per step on the CPU, and as exact to resume."""

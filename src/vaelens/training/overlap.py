@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vaelens.attention import LatentAttention
+from vaelens.attention.untouched import undone
 from vaelens.errors import UsageError
 from vaelens.objectives import attention_disentanglement
 from vaelens.training.settings import TrainSettings
@@ -26,8 +27,8 @@ class Overlap:
     def __init__(self, model: nn.Module, settings: TrainSettings, example: Tensor) -> None:
         self.attention = LatentAttention(model, settings.ad_layer)
         self._pairs = settings.ad_pairs
-        if not hasattr(model, "input_shape"):
-            with torch.no_grad():
+        if getattr(model, "input_shape", None) is None:
+            with torch.no_grad(), undone(model, example.device):
                 self.attention.encode(example)
         plan = self.attention.plan
         if plan.latent_dim < 2:
@@ -45,5 +46,6 @@ class Overlap:
 
     @torch.no_grad()
     def of_all(self, images: Tensor) -> float:
-        """The overlap of the maps of images (B, C, H, W) in the mean over all pairs, in [0, 1]."""
-        return float(attention_disentanglement(self.attention(images), "all"))
+        """The overlap of the maps of images (B, C, H, W) in the mean over all pairs, in [0, 1]. Leaves the model as it was."""
+        with undone(self.attention.model, images.device):
+            return float(attention_disentanglement(self.attention(images), "all"))

@@ -1,0 +1,154 @@
+"""What was measured of runs of dSprites, kept as each is measured, and rows of it over seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vaelens.paper.asked import Asked
+from vaelens.paper.kept import keep, kept
+from vaelens.paper.sprite_runs import label_of
+from vaelens.runs import Run
+from vaelens.scoring.disentanglement import evaluate_disentanglement
+
+REPEATS = 3
+FIGURES = (
+    "factor_vae_score",
+    "factor_vae_score_infogan_cr",
+    "beta_vae_score",
+    "mig",
+    "modularity",
+    "sap",
+    "dci_disentanglement",
+    "dci_completeness",
+    "dci_informativeness",
+    "reconstruction",
+    "attention_overlap",
+    "active_latents",
+)
+_KEY = "disentanglement"
+
+
+@dataclass(frozen=True)
+class SpriteFigures:
+    """What was measured of one run.
+
+    Attributes:
+        label: of its objective and weights.
+        objective: of the run.
+        seed: of the run.
+        steps: that it was trained for.
+        settings: how the run was made.
+        values: each of FIGURES, metrics that draw at random in the mean over 3 repeats.
+        spread: of those, the sample standard deviation over the repeats; None where nothing is drawn.
+    """
+
+    label: str
+    objective: str
+    seed: int
+    steps: int
+    settings: Mapping[str, Any]
+    values: Mapping[str, float]
+    spread: Mapping[str, float | None]
+
+
+def measured_sprites(run: Run, out: Path, asked: Asked) -> SpriteFigures:
+    """The figures of a run: those that OUT/results has of these very weights and data, else measured now and kept there.
+
+    Raises:
+        DataError: files of the data set that are missing or damaged.
+    """
+    path, of, found = kept(run, out, asked.root, _KEY)
+    if set(found.get("values", ())) != set(FIGURES):
+        asked.tell(f"{run.path.name}: encoding all images and measuring")
+        result = evaluate_disentanglement(run, root=asked.root, repeats=REPEATS).to_dict()
+        values = {**result["disentanglement"], **{name: result[name] for name in FIGURES if name in result}}
+        found = {"values": values, "spread": result["spread"]}
+        keep(path, of, _KEY, found)
+    training = run.config.training
+    return SpriteFigures(
+        label=label_of(run),
+        objective=run.config.objective,
+        seed=run.config.dataset["seed"],
+        steps=training["epochs"] * training["steps_per_epoch"],
+        settings=run.settings(),
+        values=found["values"],
+        spread=found["spread"],
+    )
+
+
+@dataclass(frozen=True)
+class SpriteRow:
+    """Runs that differ by their seeds alone.
+
+    Attributes:
+        label: of their objective and weights.
+        objective: of the runs.
+        runs: in order of their seeds.
+        paper: what the paper reports as FactorVAE score; None where nothing is known.
+        others: what others who made it anew report; None likewise.
+    """
+
+    label: str
+    objective: str
+    runs: tuple[SpriteFigures, ...]
+    paper: float | None = None
+    others: float | None = None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the runs."""
+        return tuple(run.seed for run in self.runs)
+
+    def values(self, figure: str) -> tuple[float, ...]:
+        """One of FIGURES, a value for each seed."""
+        return tuple(run.values[figure] for run in self.runs)
+
+    def mean(self, figure: str) -> float:
+        """Over seeds."""
+        return statistics.fmean(self.values(figure))
+
+    def spread(self, figure: str) -> float | None:
+        """Sample standard deviation over seeds; None for one."""
+        values = self.values(figure)
+        return statistics.stdev(values) if len(values) > 1 else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        figures: dict[str, Any] = {}
+        for name in FIGURES:
+            figures |= {name: self.mean(name), f"{name}_spread": self.spread(name), f"{name}_seeds": list(self.values(name))}
+        return {
+            "label": self.label,
+            "objective": self.objective,
+            "seeds": list(self.seeds),
+            "steps": [run.steps for run in self.runs],
+            **figures,
+            "paper_factor_vae_score": self.paper,
+            "others_factor_vae_score": self.others,
+        }
+
+
+def sprite_rows(measured: Iterable[SpriteFigures], paper: Mapping[str, float], others: Mapping[str, float]) -> list[SpriteRow]:
+    """A row for each label, objectives in the order vae, beta, factor, ad-beta, ad-factor.
+
+    Args:
+        measured: of any number of runs.
+        paper: what the paper reports, by objective.
+        others: what others report, by objective.
+    """
+    by_label: dict[str, list[SpriteFigures]] = {}
+    for one in measured:
+        by_label.setdefault(one.label, []).append(one)
+    order = ("vae", "beta", "factor", "ad-beta", "ad-factor")
+    rows = [_row(label, runs, paper, others) for label, runs in by_label.items()]
+    return sorted(rows, key=lambda row: order.index(row.objective))
+
+
+def _row(label: str, runs: Sequence[SpriteFigures], paper: Mapping[str, float], others: Mapping[str, float]) -> SpriteRow:
+    ordered = tuple(sorted(runs, key=lambda run: run.seed))
+    objective = runs[0].objective
+    return SpriteRow(label, objective, ordered, paper.get(objective), others.get(objective))

@@ -1,0 +1,102 @@
+"""The runs that Table 3 and Figures 8 and 9 need, on dSprites: which, with what settings, and what they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vaelens.errors import UsageError
+from vaelens.paper.asked import SEEDS, Asked
+from vaelens.paper.queue import runs_of
+from vaelens.paper.trained import Recipe
+from vaelens.runs import Run, load_run
+from vaelens.runs.objective import AD_WEIGHT
+from vaelens.training.device import pick_device
+
+DATASET = "dsprites"
+OBJECTIVES = ("vae", "beta", "factor", "ad-beta", "ad-factor")
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    # FactorVAE's: Adam, 1e-4, 300,000 steps; and 10 latents, as the figures that others report for gamma 40 are of.
+    "paper": {"steps": 300_000, "learning_rate": 1e-4},
+    # Ours: an hour of two cores for three runs.
+    "small": {"steps": 15_000, "learning_rate": 5e-4},
+}
+_SEEDS = {"paper": (0, 1, 2, 3, 4), "small": SEEDS}
+_BETAS, _GAMMAS, _PAIRS = (4.0,), (40.0,), ("all",)
+
+
+def seeds_of(asked: Asked) -> tuple[int, ...]:
+    """The seeds asked for, else the preset's."""
+    return _SEEDS[asked.preset_used] if asked.seeds is None else asked.seeds
+
+
+def sprite_recipes(objectives: Sequence[str], seeds: Sequence[int], asked: Asked) -> list[Recipe]:
+    """A run of each objective for each of the weights asked for and each seed; of vae and beta, with the first seed alone."""
+    recipes = []
+    for objective in objectives:
+        for name, settings in _variants(objective, asked):
+            for seed in seeds[:1] if objective in ("vae", "beta") else seeds:
+                options: dict[str, Any] = {**PRESETS[asked.preset_used], **settings, "objective": objective, "seed": seed}
+                if asked.steps is not None:
+                    options["steps"] = asked.steps
+                recipes.append(Recipe(f"{name}-seed{seed}", DATASET, options))
+    return recipes
+
+
+def sprite_runs(recipes: Sequence[Recipe], out: Path, asked: Asked) -> Iterator[Run]:
+    """The runs, each trained when its turn comes, and told apart by seed first: a stop leaves whole comparisons.
+
+    Raises:
+        UsageError: a run in OUT/runs that was trained otherwise.
+    """
+    return runs_of(sorted(recipes, key=lambda recipe: recipe.options["seed"]), out, asked)
+
+
+def given_sprite_runs(asked: Asked) -> list[Run]:
+    """The runs that a person gave.
+
+    Raises:
+        UsageError: a run of another data set.
+        RunError: no run, or a damaged one.
+    """
+    runs = [load_run(path, pick_device("auto")) for path in asked.runs]
+    for run in runs:
+        if run.config.dataset["name"] != DATASET:
+            raise UsageError(f"{run.path} is of {run.config.dataset['name']}; this takes runs of {DATASET}")
+    return runs
+
+
+def label_of(run: Run) -> str:
+    """What tables and figures call a run, but for its seed: `AD-FactorVAE, gamma 40, lambda 20, all pairs`."""
+    training = run.config.training
+    objective = run.config.objective
+    parts = [{"vae": "VAE", "beta": "beta-VAE", "factor": "FactorVAE"}.get(objective.removeprefix("ad-"), objective)]
+    if objective.startswith("ad-"):
+        parts[0] = f"AD-{parts[0]}"
+    if objective in ("beta", "ad-beta"):
+        parts.append(f"beta {training['kl_weight']:g}")
+    if training.get("gamma") is not None:
+        parts.append(f"gamma {training['gamma']:g}")
+    if training.get("ad_weight") is not None:
+        pairs = {"random": "a random pair", "top2": "the strongest pair", "all": "all pairs"}[training["ad_pairs"]]
+        parts.append(f"lambda {training['ad_weight']:g}, {pairs}")
+        if training.get("ad_layer") is not None:
+            parts.append(f"at {training['ad_layer']}")
+    return ", ".join(parts)
+
+
+def _variants(objective: str, asked: Asked) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each setting of an objective: a name for its folder, and the settings of training."""
+    betas = (asked.betas or _BETAS) if objective in ("beta", "ad-beta") else (None,)
+    gammas = (asked.gammas or _GAMMAS) if objective in ("factor", "ad-factor") else (None,)
+    weights = (asked.ad_weights or (AD_WEIGHT,)) if objective.startswith("ad-") else (None,)
+    pairs = (asked.ad_pairs or _PAIRS) if objective.startswith("ad-") else (None,)
+    for beta in betas:
+        for gamma in gammas:
+            for weight in weights:
+                for which in pairs:
+                    settings = {"kl_weight": beta, "gamma": gamma, "ad_weight": weight, "ad_pairs": which}
+                    named = {"beta": beta, "gamma": gamma, "lambda": weight, "": which}
+                    parts = [f"{name}{value:g}" if name else str(value) for name, value in named.items() if value is not None]
+                    yield "-".join([objective, *parts]), {k: v for k, v in settings.items() if v is not None}
