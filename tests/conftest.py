@@ -192,3 +192,59 @@ def fails(cli: Callable[..., Done]) -> Callable[..., str]:
         return lines[0].removeprefix("vaelens: error: ")
 
     return run
+
+
+class FewSprites:
+    """Every combination of a few values of dSprites' factors, in their order: 432 images, where all are 737,280."""
+
+    factor_names = ("shape", "scale", "orientation", "posX", "posY")
+    factor_sizes = (3, 3, 3, 4, 4)
+    image_shape = (1, 64, 64)
+    VALUES = ((0, 1, 2), (0, 2, 5), (0, 7, 21), (0, 10, 20, 31), (0, 10, 20, 31))
+
+    def __init__(self) -> None:
+        from vaelens.data.sprites import render
+
+        grid = np.stack(np.meshgrid(*self.VALUES, indexing="ij"), axis=-1).reshape(-1, 5)
+        self._images = torch.from_numpy(render(grid)).float()[:, None]
+        self._factors = np.stack(np.unravel_index(np.arange(len(grid)), self.factor_sizes), axis=1).astype(np.int16)
+        self.names = tuple(f"sprite {number}" for number in range(len(grid)))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        return torch.randint(len(self), (count,), generator=generator)
+
+    def take(self, indices: torch.Tensor) -> torch.Tensor:
+        return self._images[indices]
+
+    def factors(self) -> Any:
+        return self._factors
+
+    def numbers(self, latent_classes: Any) -> torch.Tensor:
+        return torch.from_numpy(np.ravel_multi_index(tuple(np.asarray(latent_classes).T), self.factor_sizes))
+
+
+@pytest.fixture(scope="session")
+def all_few_sprites() -> FewSprites:
+    return FewSprites()
+
+
+@pytest.fixture
+def few_sprites(all_few_sprites: FewSprites, monkeypatch: pytest.MonkeyPatch) -> FewSprites:
+    """dSprites is these few images for a test."""
+    from vaelens import data
+
+    monkeypatch.setitem(data.FACTOR_DATASETS, "dsprites", lambda root, progress: all_few_sprites)
+    return all_few_sprites
+
+
+@pytest.fixture(scope="module")
+def shared_sprites(all_few_sprites: FewSprites) -> Iterator[FewSprites]:
+    """dSprites is these few images for the fixtures of a module."""
+    from vaelens import data
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(data.FACTOR_DATASETS, "dsprites", lambda root, progress: all_few_sprites)
+        yield all_few_sprites

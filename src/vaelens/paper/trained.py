@@ -54,13 +54,13 @@ class Recipe:
 
 
 def check_agrees(recipe: Recipe, out: Path, asked: Asked) -> None:
-    """Refuse a run in OUT/runs that was trained otherwise, unless it may be overwritten.
+    """Refuse settings that cannot be, and a run in OUT/runs that was trained otherwise, unless it may be overwritten.
 
     Raises:
-        UsageError: names the folder.
+        UsageError: names the setting or the folder.
     """
-    folder = recipe.folder(out)
-    if (folder / CONFIG).is_file() and not asked.overwrite and not _agrees(folder, recipe.config(asked.root)):
+    folder, wanted = recipe.folder(out), recipe.config(asked.root)
+    if (folder / CONFIG).is_file() and not asked.overwrite and not _agrees(folder, wanted):
         raise UsageError(f"{folder} was trained with other settings; choose another --out, or pass --overwrite")
 
 

@@ -73,7 +73,7 @@ def figure9(inputs: Array, column_titles: Sequence[str], blocks: Sequence[Pairs]
             for column in range(columns):
                 x, y = MARGIN + column * group, top + header + r * row
                 image = inputs[r, column]
-                tiles = [enlarged(image, _TILE), *(overlaid(image, one.maps[r, column, 0], upper, _TILE) for k in (0, 1))]
+                tiles = [enlarged(image, _TILE), *(overlaid(image, one.maps[r, column, k], upper, _TILE) for k in (0, 1))]
                 texts = (one.notes[r][column], *one.names[r][column])
                 for place, (text, tile) in enumerate(zip(texts, tiles, strict=True)):
                     sheet.text(x + place * step, y, text, step - 0.04, size=SMALL)

@@ -21,7 +21,7 @@ from vaelens.runs.data import load_known_factors
 from vaelens.scoring.codes import encode_all
 
 REPEATS = 5
-_RECONSTRUCTED = 10_240
+_RECONSTRUCTED = 4_096
 _EXPLAINED = 2_048
 _AT_ONCE = 64
 
@@ -32,7 +32,7 @@ class Disentanglement:
 
     Attributes:
         scores: each metric's figure by name, see `metrics.disentanglement.all_scores`.
-        reconstruction: nats per image of the run's likelihood, with a sample of the posterior, on 10,240 random images.
+        reconstruction: nats per image of the run's likelihood, with a sample of the posterior, on 4,096 random images.
         reconstruction_error: its standard error.
         kl: (D,), nats, the mean over all images.
         attention_overlap: how far the attention maps of two latents overlap (eq. 5), in the mean over all pairs and over 2,048
@@ -121,7 +121,7 @@ def evaluate_disentanglement(
 
 
 def reconstruction_errors(run: Run, images: FactorImages) -> Tensor:
-    """Negative log likelihood (10240,) of images drawn at random under the decoder, nats, with a sample of the posterior."""
+    """Negative log likelihood (4096,) of images drawn at random under the decoder, nats, with a sample of the posterior."""
     generator = torch.Generator("cpu").manual_seed(0)
     errors = []
     with torch.inference_mode():

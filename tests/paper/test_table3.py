@@ -1,0 +1,138 @@
+"""Table 3 and Figure 8 on a few sprites: which runs, kept as each ends, and figures that are the runs' own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vaelens.errors import UsageError
+from vaelens.paper import reproduce, sprite_rows, sprite_runs
+from vaelens.paper.asked import Asked
+from vaelens.paper.figure8 import kinds
+from vaelens.paper.reported import PAPER_TABLE3
+from vaelens.paper.sprite_runs import label_of, seeds_of, sprite_recipes
+from vaelens.runs import load_run
+from vaelens.scoring import disentanglement
+from vaelens.scoring.disentanglement import evaluate_disentanglement
+
+SMALL: dict[str, Any] = {"preset": "small", "progress": False}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch, few_sprites: Any) -> None:
+    tiny = {"steps": 2, "batch_size": 4, "latent_dim": 3, "precision": "32"}
+    monkeypatch.setattr(sprite_runs, "PRESETS", {**sprite_runs.PRESETS, "small": tiny})
+    monkeypatch.setattr(disentanglement, "_RECONSTRUCTED", 64)
+    monkeypatch.setattr(disentanglement, "_EXPLAINED", 64)
+
+
+def test_table3_has_every_seed_and_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, said = tmp_path / "out", list[str]()
+    measure = sprite_rows.evaluate_disentanglement
+    left = 3
+
+    def stop_after_three(*args: Any, **options: Any) -> Any:
+        nonlocal left
+        if left == 0:
+            raise KeyboardInterrupt
+        left -= 1
+        return measure(*args, **options)
+
+    monkeypatch.setattr(sprite_rows, "evaluate_disentanglement", stop_after_three)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce("table3", out, seeds=(0, 3), notice=said.append, **SMALL)
+    assert said[0].startswith("6 of 6 runs are to be trained")
+    assert len(list((out / "results").iterdir())) == 3  # each is kept as it ends
+    trained = sorted(path.name for path in (out / "runs").iterdir())
+    assert "ad-factor-gamma40-lambda20-all-seed0" in trained
+    before = {path: path.stat().st_mtime_ns for path in (out / "runs").glob("*/model.safetensors")}
+
+    left = 3
+    result = reproduce("table3", out, seeds=(0, 3), **SMALL)
+    assert left == 0  # the three that were measured are not measured again
+    assert all(path.stat().st_mtime_ns == then for path, then in before.items())
+    table = json.loads((out / "table3.json").read_text())
+    rows = {row["objective"]: row for row in table["rows"]}
+    assert list(rows) == ["vae", "beta", "factor", "ad-factor"]
+    assert (rows["vae"]["seeds"], rows["beta"]["seeds"]) == ([0], [0])
+    assert rows["factor"]["seeds"] == rows["ad-factor"]["seeds"] == [0, 3]
+    with (out / "table3.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    of_factor = [float(line["mig"]) for line in lines if line["objective"] == "factor"]
+    assert rows["factor"]["mig_seeds"] == of_factor
+    assert rows["factor"]["mig"] == pytest.approx(statistics.fmean(of_factor))
+    assert rows["factor"]["mig_spread"] == pytest.approx(statistics.stdev(of_factor))
+    # The very figures of the run.
+    run = load_run(out / "runs" / "ad-factor-gamma40-lambda20-all-seed3")
+    expected = evaluate_disentanglement(run, repeats=sprite_rows.REPEATS).to_dict()
+    line = next(line for line in lines if line["objective"] == "ad-factor" and line["seed"] == "3")
+    for name in ("factor_vae_score", "sap", "dci_completeness"):
+        assert float(line[name]) == pytest.approx(expected["disentanglement"][name])
+    assert float(line["reconstruction"]) == pytest.approx(expected["reconstruction"])
+    assert float(line["attention_overlap"]) == pytest.approx(expected["attention_overlap"])
+    assert f"{PAPER_TABLE3['ad-factor']:.2f}" in result.text
+    assert (out / "table3.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_weights_given_as_lists_make_a_run_for_each() -> None:
+    asked = Asked(preset="small", gammas=(10.0, 40.0), ad_weights=(1.0, 20.0), ad_pairs=("random", "all"), betas=(2.0,))
+    names = [recipe.name for recipe in sprite_recipes(("vae", "beta", "factor", "ad-factor"), (0, 1), asked)]
+    assert names[:2] == ["vae-seed0", "beta-beta2-seed0"]
+    assert names[2:6] == [f"factor-gamma{gamma}-seed{seed}" for gamma in (10, 40) for seed in (0, 1)]
+    assert len(names) == 6 + 2 * 2 * 2 * 2
+    assert len(set(names)) == len(names)
+    assert seeds_of(Asked(preset="small")) == (0, 1, 2)
+    assert seeds_of(Asked()) == (0, 1, 2, 3, 4)
+    assert seeds_of(Asked(seeds=(7,))) == (7,)
+
+
+def test_figure8_is_of_given_runs_and_draws_what_the_paper_has(tmp_path: Path) -> None:
+    from vaelens.runs.train import train_run
+
+    options: dict[str, Any] = {"steps": 2, "batch_size": 4, "latent_dim": 3, "progress": False}
+    train_run(tmp_path / "a", "dsprites", objective="factor", gamma=10.0, **options)
+    train_run(tmp_path / "b", "dsprites", objective="ad-beta", ad_weight=2.0, ad_pairs="top2", layer="encoder.relu3", **options)
+    assert label_of(load_run(tmp_path / "a")) == "FactorVAE, gamma 10"
+    label = "AD-beta-VAE, beta 4, lambda 2, the strongest pair, at encoder.relu3"
+    assert label_of(load_run(tmp_path / "b")) == label
+    out = tmp_path / "out"
+    result = reproduce("figure8", out, runs=(tmp_path / "a", tmp_path / "b"))
+    assert "2 models of 2 steps" in result.text
+    points = json.loads((out / "figure8.json").read_text())["points"]
+    assert [point["label"] for point in points] == ["FactorVAE, gamma 10", label]
+    measured = [sprite_rows.measured_sprites(load_run(tmp_path / name), out, Asked()) for name in "ab"]
+    drawn = {kind.label: list(kind.points) for kind in kinds(measured)}
+    assert list(drawn) == ["FactorVAE", "AD-beta-VAE", "FactorVAE, the paper"]
+    assert drawn["FactorVAE"] == [(points[0]["reconstruction"], points[0]["factor_vae_score"])]
+    train_run(tmp_path / "c", "dsprites", objective="factor", gamma=10.0, **options)
+    with pytest.raises(UsageError, match="two runs are FactorVAE, gamma 10 with seed 0; give one of them"):
+        reproduce("table3", tmp_path / "other", runs=(tmp_path / "a", tmp_path / "c"))
+
+
+@pytest.mark.parametrize(
+    ("what", "options", "message"),
+    [
+        ("table3", {"epochs": 3}, "table3 takes no --epochs: give --steps"),
+        ("table3", {"gammas": (-1.0,)}, "gamma must be a number from 0 on, got -1.0"),
+        ("table3", {"ad_pairs": ("some",)}, "unknown ad_pairs 'some'; there are: random, top2, all"),
+        ("table3", {"steps": 1500}, "steps above 1000 come in thousands"),
+        ("figure1", {"steps": 10}, "figure1 takes no --steps; leave it out"),
+        ("figure9", {"gammas": (10.0,)}, "figure9 takes no --gamma; leave it out"),
+        ("figure8", {"gammas": (10.0, 10.0)}, "gammas 10.0 is given twice"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(tmp_path: Path, what: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        reproduce(what, tmp_path / "out", progress=False, **({} if what == "figure1" else {"preset": "small"}), **options)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out" / "runs").exists()  # all of it is looked at before any of it is trained
+
+
+def test_a_run_of_another_data_set_is_refused(tiny_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is of digits; this takes runs of dsprites"):
+        reproduce("table3", tmp_path / "out", runs=(tiny_run,))
