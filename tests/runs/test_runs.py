@@ -311,6 +311,9 @@ def keys_of(values: Any, *above: str) -> Iterator[tuple[str, ...]]:
             yield from keys_of(value, *above, key)
 
 
+YOUNGER = ("steps_per_epoch", "gamma", "ad_weight", "ad_pairs", "ad_layer")  # which runs of before lack
+
+
 def test_every_value_of_a_configuration_is_checked(tiny_copy: Path) -> None:
     """Each in turn missing, or something else: refused in one line, or no harm at all; never another error."""
     path = tiny_copy / "config.yaml"
@@ -329,7 +332,7 @@ def test_every_value_of_a_configuration_is_checked(tiny_copy: Path) -> None:
             path.write_text(yaml.safe_dump(values))
             message = reason_to_refuse(tiny_copy)
             if message is None:
-                assert value != "missing", keys
+                assert value != "missing" or keys[-1] in YOUNGER, keys
                 assert keys[0] != "network", (keys, value)
             else:
                 assert "\n" not in message, (keys, value)

@@ -1,4 +1,4 @@
-"""The small run as a fixture: test folders are no packages, so its file is loaded by path."""
+"""The small runs as fixtures: test folders are no packages, so their files are loaded by path."""
 
 from __future__ import annotations
 
@@ -9,15 +9,24 @@ from types import ModuleType
 
 import pytest
 
-SMALL_RUN = Path(__file__).with_name("small_run.py")
+HERE = Path(__file__).parent
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up, and one of these imports the other
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")
 def small() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("small_run", SMALL_RUN)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["small_run"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load("small_run")
+
+
+@pytest.fixture(scope="session")
+def drawn(small: ModuleType) -> ModuleType:
+    return load("drawn_run")

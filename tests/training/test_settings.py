@@ -52,6 +52,11 @@ def test_fewer_epochs_shorten_the_warmup_and_more_later_do_not_lengthen_it() -> 
         logger=st.sampled_from(["csv", "tensorboard", "both"]),
         accelerator=st.sampled_from(["auto", "cpu", "cuda", "mps"]),
         checkpoint_every=st.integers(1, 100),
+        steps_per_epoch=st.none() | st.integers(1, 10_000),
+        gamma=st.none() | st.floats(0, 1e6),
+        ad_weight=st.none() | st.floats(0, 1e6),
+        ad_pairs=st.sampled_from(["random", "top2", "all"]),
+        ad_layer=st.none() | st.sampled_from(["encoder.relu4", "encoder.conv1"]),
     )
 )
 def test_yaml_keeps_settings(settings: TrainSettings) -> None:
@@ -77,6 +82,16 @@ def test_yaml_keeps_settings(settings: TrainSettings) -> None:
         ({"precision": "16"}, "unknown precision '16'; there are: auto, 32, bf16"),
         ({"logger": None}, "unknown logger None"),
         ({"accelerator": "gpu"}, "unknown accelerator 'gpu'; there are: auto, cpu, cuda, mps"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch must be a whole number from 1 on, got 0"),
+        ({"steps_per_epoch": 1.5}, "steps_per_epoch .* got 1.5"),
+        ({"gamma": -1}, "gamma must be a number from 0 on, got -1"),
+        ({"gamma": math.inf}, "gamma .* got inf"),
+        ({"gamma": True}, "gamma .* got True"),
+        ({"ad_weight": -0.1}, "ad_weight must be a number from 0 on, got -0.1"),
+        ({"ad_weight": "20"}, "ad_weight .* got '20'"),
+        ({"ad_pairs": "most"}, "unknown ad_pairs 'most'; there are: random, top2, all"),
+        ({"ad_pairs": None}, "unknown ad_pairs None"),
+        ({"ad_layer": 4}, "ad_layer is the dotted name of a module, got 4"),
         ({"learning_rat": 1.0}, "unknown training setting 'learning_rat'; there are: epochs, batch_size, learning_rate"),
     ],
 )
@@ -84,6 +99,19 @@ def test_what_cannot_be_used_is_refused_in_one_line(change: dict[str, Any], mess
     with pytest.raises(UsageError, match=message) as caught:
         TrainSettings.from_dict(change)
     assert "\n" not in str(caught.value)
+
+
+def test_settings_of_before_total_correlation_and_attention_are_read_as_ever() -> None:
+    younger = ("steps_per_epoch", "gamma", "ad_weight", "ad_pairs", "ad_layer")
+    settings = TrainSettings.for_network("mnist", epochs=7, seed=3)
+    old = {name: value for name, value in settings.to_dict().items() if name not in younger}
+    assert TrainSettings.from_dict(old) == settings
+    assert [getattr(settings, name) for name in younger] == [None, None, None, "all", None]
+
+
+def test_dsprites_has_the_settings_of_factor_vae() -> None:
+    settings = TrainSettings.for_network("dsprites")
+    assert (settings.batch_size, settings.learning_rate, settings.likelihood) == (64, 1e-4, "bernoulli")
 
 
 def test_unknown_network() -> None:
