@@ -114,7 +114,7 @@ def common(images: Tensor, pairs: str | None) -> Callable[[int], tuple[list[floa
             against = functional.cross_entropy(discriminator(codes.detach()), zeros)
             against = 0.5 * (against + functional.cross_entropy(discriminator(permuted), ones))
             judge.zero_grad()
-            against.backward()
+            against.backward()  # type: ignore[no-untyped-call]
             judge.step()
             losses.append((reconstruction + divergence).item())
             seconds.append(time.perf_counter() - start)

@@ -65,18 +65,32 @@ def test_figures_are_those_of_the_codes(result: Disentanglement, run: Run, few_s
     assert set(result.scores) == set(METRICS) - {"dci"} | {
         f"dci_{n}" for n in ("disentanglement", "completeness", "informativeness")
     }
-    assert 0 <= result.attention_overlap <= 1
+    assert result.overlaps.attention_overlap is not None
+    assert 0 <= result.overlaps.attention_overlap <= 1
 
 
 def test_the_overlap_of_active_latents_is_of_their_pairs_alone(run: Run, few_sprites: Any) -> None:
     active = torch.tensor([True, False, True, False])
-    every, some = overlaps(run, few_sprites, active)
+    found = overlaps(run, few_sprites, active)
     indices = few_sprites.draw(2048, torch.Generator().manual_seed(1))
     with torch.no_grad():
         maps = run.attention(few_sprites.take(indices))
-    assert every == pytest.approx(float(attention_disentanglement(maps, "all")), abs=1e-5)
-    assert some == pytest.approx(float(attention_disentanglement(maps.per_latent[:, [0, 2]], "all")), abs=1e-5)
-    assert overlaps(run, few_sprites, torch.tensor([True, False, False, False]))[1] is None
+    assert found.attention_overlap == pytest.approx(float(attention_disentanglement(maps, "all")), abs=1e-5)
+    of_two = float(attention_disentanglement(maps.per_latent[:, [0, 2]], "all"))
+    assert found.attention_overlap_of_active == pytest.approx(of_two, abs=1e-5)
+    assert overlaps(run, few_sprites, torch.tensor([True, False, False, False])).attention_overlap_of_active is None
+    empty = maps.per_latent.flatten(2).sum(2) == 0
+    assert found.empty_maps == pytest.approx(float(empty.float().mean()), abs=1e-6)
+    assert found.empty_maps_of_active == pytest.approx(float(empty[:, [0, 2]].float().mean()), abs=1e-6)
+    # Pairs of which neither map is empty, one by one.
+    values = [
+        float(attention_disentanglement(maps.per_latent[b : b + 1, [i, j]], "all"))
+        for b in range(0, len(empty), 16)
+        for i in range(4)
+        for j in range(i)
+        if not (empty[b, i] or empty[b, j])
+    ]
+    assert found.attention_overlap_of_drawn == pytest.approx(sum(values) / len(values), abs=0.05)
 
 
 def test_the_report_and_the_json_have_the_figures(result: Disentanglement, run: Run) -> None:

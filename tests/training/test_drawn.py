@@ -136,7 +136,16 @@ def test_a_vae_trains_on_drawn_images_and_its_row_has_the_overlap_of_maps(drawn:
     network, result = drawn.train(tmp_path, module=None)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert set(result.history[0]) == {
-        *("epoch", "train/loss", "train/reconstruction", "train/kl", "active_latents", "kl_weight", "attention_overlap"),
+        *(
+            "epoch",
+            "train/loss",
+            "train/reconstruction",
+            "train/kl",
+            "active_latents",
+            "kl_weight",
+            "attention_overlap",
+            "empty_maps",
+        ),
         *("kl/z0", "kl/z1", "kl/z2", "kl/z3", "seconds"),
     }
     for row in result.history:

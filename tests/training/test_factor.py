@@ -216,7 +216,15 @@ def test_a_row_has_what_there_is_to_see(drawn: ModuleType, tmp_path: Path) -> No
     _, result = drawn.train(tmp_path, kl_weight=3.0, **drawn.ALL_TERMS)
     of_latents = [f"kl/z{latent}" for latent in range(4)]
     parts = ["loss", "reconstruction", "kl", "overlap", "total_correlation", "discriminator"]
-    expected = ["epoch", *(f"train/{part}" for part in parts), "active_latents", "kl_weight", "attention_overlap", *of_latents]
+    expected = [
+        "epoch",
+        *(f"train/{part}" for part in parts),
+        "active_latents",
+        "kl_weight",
+        "attention_overlap",
+        "empty_maps",
+        *of_latents,
+    ]
     assert list(result.history[0]) == [*expected, "seconds"]
     with (tmp_path / "logs" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -66,19 +66,21 @@ def test_the_loss_is_that_of_the_maps_and_comes_with_their_posterior(drawn: Modu
     assert network.encoder.conv1.weight.grad.any()
 
 
-def test_of_all_is_over_all_pairs_and_leaves_the_model_as_it_was(drawn: ModuleType) -> None:
+def test_figures_are_of_all_pairs_and_leave_the_model_as_it_was(drawn: ModuleType) -> None:
     network, batch = Plain().train(), images(drawn)
     overlap = Overlap(network, drawn.settings(ad_weight=1.0, ad_pairs="random"), batch)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     state = torch.random.get_rng_state()
-    found = overlap.of_all(batch)
+    found = overlap.figures(batch)
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert overlap.of_all(batch) == found
+    assert overlap.figures(batch) == found
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert network.training
     assert all(parameter.grad is None for parameter in network.parameters())
     torch.random.set_rng_state(state)
-    assert found == pytest.approx(float(attention_disentanglement(LatentAttention(network)(batch)).detach()))
+    maps = LatentAttention(network)(batch)
+    assert found["attention_overlap"] == pytest.approx(float(attention_disentanglement(maps).detach()))
+    assert found["empty_maps"] == pytest.approx(float((maps.per_latent.flatten(2).sum(2) == 0).float().mean()))
 
 
 def test_a_first_look_at_a_model_that_does_not_say_what_it_takes_leaves_it_as_it_was(drawn: ModuleType) -> None:

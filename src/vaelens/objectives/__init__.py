@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vaelens.objectives.attention_disentanglement import PAIRS, attention_disentanglement
+from vaelens.objectives.attention_disentanglement import PAIRS, attention_disentanglement, empty_maps
 from vaelens.objectives.elbo import (
     ACTIVE_NATS,
     LIKELIHOODS,
@@ -26,6 +26,7 @@ __all__ = [
     "attention_disentanglement",
     "discriminator_loss",
     "elbo",
+    "empty_maps",
     "kl_per_latent",
     "kl_warmup",
     "permute_latents",

@@ -56,6 +56,19 @@ def attention_disentanglement(
     return overlap(values.index_select(1, one), values.index_select(1, other)).mean()
 
 
+def empty_maps(maps: LatentMaps | Tensor) -> Tensor:
+    """Which maps are zero everywhere: they overlap with nothing, so the loss is at its least where maps vanish, too.
+
+    Args:
+        maps: `LatentMaps`, or the maps themselves, (B, K, h, w), values >= 0.
+
+    Returns:
+        (B, K), bool.
+    """
+    values = maps.per_latent if isinstance(maps, LatentMaps) else maps
+    return values.flatten(2).amax(2) <= 0
+
+
 def overlap(one: Tensor, other: Tensor) -> Tensor:
     """2 sum min(a, b) / sum (a + b) over the last dimension, in [0, 1]; 0, with no gradient, where both are zero.
 

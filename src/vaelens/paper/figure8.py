@@ -56,4 +56,4 @@ def kinds(measured: Sequence[SpriteFigures]) -> list[Points]:
 
 def _points(measured: Sequence[SpriteFigures], objective: str) -> list[tuple[float, float]]:
     ours = [one.values for one in measured if one.objective == objective]
-    return [(values["reconstruction"], values["factor_vae_score"]) for values in ours]
+    return [(float(values["reconstruction"] or 0), float(values["factor_vae_score"] or 0)) for values in ours]

@@ -27,6 +27,8 @@ FIGURES = (
     "dci_informativeness",
     "reconstruction",
     "attention_overlap",
+    "attention_overlap_of_drawn",
+    "empty_maps",
     "active_latents",
 )
 _KEY = "disentanglement"
@@ -51,7 +53,7 @@ class SpriteFigures:
     seed: int
     steps: int
     settings: Mapping[str, Any]
-    values: Mapping[str, float]
+    values: Mapping[str, float | None]
     spread: Mapping[str, float | None]
 
 
@@ -104,12 +106,13 @@ class SpriteRow:
         return tuple(run.seed for run in self.runs)
 
     def values(self, figure: str) -> tuple[float, ...]:
-        """One of FIGURES, a value for each seed."""
-        return tuple(run.values[figure] for run in self.runs)
+        """One of FIGURES, a value for each seed that defines it."""
+        return tuple(value for run in self.runs if (value := run.values[figure]) is not None)
 
-    def mean(self, figure: str) -> float:
-        """Over seeds."""
-        return statistics.fmean(self.values(figure))
+    def mean(self, figure: str) -> float | None:
+        """Over seeds; None where none defines the figure."""
+        values = self.values(figure)
+        return statistics.fmean(values) if values else None
 
     def spread(self, figure: str) -> float | None:
         """Sample standard deviation over seeds; None for one."""

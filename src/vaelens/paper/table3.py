@@ -26,6 +26,7 @@ _SHOWN = {
     "dci_disentanglement": "DCI",
     "reconstruction": "reconstruction",
     "attention_overlap": "overlap",
+    "empty_maps": "empty maps",
     "active_latents": "active",
 }
 _DECIMALS = {"reconstruction": 1, "active_latents": 1}
@@ -125,5 +126,5 @@ def _with_spread(row: SpriteRow, figure: str) -> str:
     return mean if spread is None else f"{mean} ± {_number(figure, spread)}"
 
 
-def _number(figure: str, value: float) -> str:
-    return f"{value:.{_DECIMALS.get(figure, 3)}f}"
+def _number(figure: str, value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.{_DECIMALS.get(figure, 3)}f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from torch import Tensor
 from vaelens.data.factors import FactorImages
 from vaelens.metrics.disentanglement import METRICS, RepeatedFigure, all_scores
 from vaelens.metrics.mig import mutual_information_gap
-from vaelens.objectives import active_latents, attention_disentanglement, kl_per_latent, reconstruction_error, reparameterize
+from vaelens.objectives import active_latents, empty_maps, kl_per_latent, reconstruction_error, reparameterize
+from vaelens.objectives.attention_disentanglement import overlap
 from vaelens.runs import Run
 from vaelens.runs.data import load_known_factors
 from vaelens.scoring.codes import encode_all
@@ -24,6 +25,29 @@ REPEATS = 5
 _RECONSTRUCTED = 4_096
 _EXPLAINED = 2_048
 _AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Overlaps:
+    """How far attention maps of two latents overlap (eq. 5) and how many are empty, over 2,048 random images; in [0, 1].
+
+    Attributes:
+        attention_overlap: in the mean over all pairs; None where there is no pair.
+        attention_overlap_of_active: over pairs of active latents.
+        attention_overlap_of_drawn: over pairs neither of whose maps is zero everywhere.
+        empty_maps: share of maps that are zero everywhere.
+        empty_maps_of_active: the same of active latents.
+    """
+
+    attention_overlap: float | None
+    attention_overlap_of_active: float | None
+    attention_overlap_of_drawn: float | None
+    empty_maps: float
+    empty_maps_of_active: float | None
+
+    def to_dict(self) -> dict[str, float | None]:
+        """All of them by name."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +59,7 @@ class Disentanglement:
         reconstruction: nats per image of the run's likelihood, with a sample of the posterior, on 4,096 random images.
         reconstruction_error: its standard error.
         kl: (D,), nats, the mean over all images.
-        attention_overlap: how far the attention maps of two latents overlap (eq. 5), in the mean over all pairs and over 2,048
-            images drawn at random, in [0, 1].
-        active_overlap: the same over pairs of active latents; None where there are fewer than two.
+        overlaps: how far attention maps of latents overlap, and how many are empty.
         information: (D, F), nats, mutual information of latents and factors.
         factor_names: F names.
         factor_sizes: F numbers of values, all equally frequent.
@@ -48,8 +70,7 @@ class Disentanglement:
     reconstruction: float
     reconstruction_error: float
     kl: Tensor
-    attention_overlap: float
-    active_overlap: float | None
+    overlaps: Overlaps
     information: NDArray[np.float64]
     factor_names: tuple[str, ...]
     factor_sizes: tuple[int, ...]
@@ -68,8 +89,7 @@ class Disentanglement:
             "values": {name: list(figure.values) for name, figure in self.scores.items()},
             "reconstruction": self.reconstruction,
             "reconstruction_standard_error": self.reconstruction_error,
-            "attention_overlap": self.attention_overlap,
-            "attention_overlap_of_active": self.active_overlap,
+            **self.overlaps.to_dict(),
             "kl": self.kl.tolist(),
             "active_latents": int(self.active.sum()),
             "latents": len(self.kl),
@@ -105,14 +125,12 @@ def evaluate_disentanglement(
     codes, factors = mean.numpy(), images.factors()
     scores = all_scores(codes, factors, repeats=repeats, metrics=metrics or list(METRICS), progress=progress)
     errors = reconstruction_errors(run, images)
-    overlap, active_overlap = overlaps(run, images, active_latents(kl))
     return Disentanglement(
         scores=scores,
         reconstruction=float(errors.mean()),
         reconstruction_error=float(errors.std() / len(errors) ** 0.5),
         kl=kl,
-        attention_overlap=overlap,
-        active_overlap=active_overlap,
+        overlaps=overlaps(run, images, active_latents(kl)),
         information=mutual_information_gap(codes, factors).mutual_information,
         factor_names=images.factor_names,
         factor_sizes=images.factor_sizes,
@@ -132,20 +150,28 @@ def reconstruction_errors(run: Run, images: FactorImages) -> Tensor:
     return torch.cat(errors)
 
 
-def overlaps(run: Run, images: FactorImages, active: Tensor) -> tuple[float, float | None]:
-    """Eq. 5 over 2,048 images drawn at random, in the mean over all pairs of latents, and over those of active ones.
+def overlaps(run: Run, images: FactorImages, active: Tensor) -> Overlaps:
+    """What eq. 5 makes of 2,048 images drawn at random.
 
     Args:
         run: whose attention, at the layer that it is explained at.
         images: of its data set.
         active: (D,), bool.
     """
-    of_all, of_active = [], []
-    several = int(active.sum()) > 1
+    numbers = torch.split(images.draw(_EXPLAINED, torch.Generator("cpu").manual_seed(1)), _AT_ONCE)
     with torch.no_grad():
-        for indices in torch.split(images.draw(_EXPLAINED, torch.Generator("cpu").manual_seed(1)), _AT_ONCE):
-            maps = run.attention(images.take(indices).to(run.device)).cpu()
-            of_all.append(float(attention_disentanglement(maps, "all")))
-            if several:
-                of_active.append(float(attention_disentanglement(maps.per_latent[:, active], "all")))
-    return sum(of_all) / len(of_all), sum(of_active) / len(of_active) if several else None
+        maps = torch.cat([run.attention(images.take(each).to(run.device)).per_latent.cpu() for each in numbers])
+    one, other = torch.triu_indices(maps.shape[1], maps.shape[1], 1)
+    pairs = overlap(maps.flatten(2)[:, one], maps.flatten(2)[:, other])
+    empty = empty_maps(maps)
+    return Overlaps(
+        attention_overlap=_mean(pairs),
+        attention_overlap_of_active=_mean(pairs[:, active[one] & active[other]]),
+        attention_overlap_of_drawn=_mean(pairs[~(empty[:, one] | empty[:, other])]),
+        empty_maps=float(empty.float().mean()),
+        empty_maps_of_active=_mean(empty[:, active].float()),
+    )
+
+
+def _mean(values: Tensor) -> float | None:
+    return float(values.mean()) if values.numel() else None

@@ -61,6 +61,20 @@ def latents_table(result: Disentanglement) -> Table:
     return Table("Latents", ("latent", "KL, nats", "knows most of", "mutual information, nats"), tuple(rows))
 
 
+def overlap_of(result: Disentanglement) -> str:
+    """How far attention maps overlap, with how many are empty: an empty one overlaps with nothing."""
+    found = result.overlaps
+    parts = [
+        f"{value:.3f} {of}"
+        for value, of in (
+            (found.attention_overlap, "over all pairs"),
+            (found.attention_overlap_of_drawn, "over pairs of maps that are not empty"),
+        )
+        if value is not None
+    ]
+    return ", ".join([*parts, f"{found.empty_maps:.0%} of maps are empty"])
+
+
 def disentanglement_report(run: Run, result: Disentanglement) -> Report:
     """The report of an evaluation."""
     config = run.config
@@ -70,9 +84,6 @@ def disentanglement_report(run: Run, result: Disentanglement) -> Report:
         shares, [f"z{i}" for i in range(len(shares))], list(result.factor_names), "share of the factor's entropy"
     )
     active = int(result.active.sum())
-    overlap = f"{result.attention_overlap:.3f}"
-    if result.active_overlap is not None:
-        overlap += f" of all pairs of latents, {result.active_overlap:.3f} of active ones"
     main = next(iter(result.scores.items()), None)
     scored = "" if main is None else f" Its {TITLES.get(main[0], main[0])} is {main[1].mean:.3f}."
     return Report(
@@ -81,7 +92,7 @@ def disentanglement_report(run: Run, result: Disentanglement) -> Report:
         summary=(
             ("reconstruction", f"{result.reconstruction:.1f} ± {result.reconstruction_error:.1f} nats per image"),
             ("active latents", f"{active} of {len(result.kl)}"),
-            ("overlap of attention maps", overlap),
+            ("overlap of attention maps (eq. 5)", overlap_of(result)),
             ("layer", f"{run.attention.layer} ({run.attention.method.replace('_', ' ')})"),
         ),
         settings=run.settings(),

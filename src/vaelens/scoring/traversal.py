@@ -37,6 +37,8 @@ SAMPLE = 20_000  # sprites that tell what the latents carry and know
 MOST = 128  # latents that one picture shows
 _AT_ONCE = 256
 
+_EQ_2 = "Eq. 2 keeps what raises a latent, so a map may be empty where the sprite lowers it; what lowers it is drawn beside it."
+
 Draw: TypeAlias = Callable[[NDArray[np.int64]], Tensor]
 
 
@@ -330,8 +332,8 @@ def _report(run: Run, result: Traversed, pngs: list[bytes]) -> Report:
             "A dead latent carries 0.05 nats or less in the mean: the decoder has learned to do without it, and its map means "
             "nothing.",
             "A map shows where a latent's value comes from, measured against no activation at all, on one colour scale for all "
-            "latents and shapes. Eq. 2 keeps what raises the latent, so the map of one whose value is negative may be empty; "
-            "what lowers it is then drawn beside it.",
+            "latents and shapes.",
+            *((_EQ_2,) if maps.variant == "cvpr" else ()),
         ),
     )
 

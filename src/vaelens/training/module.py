@@ -183,13 +183,15 @@ class VAEModule(LightningModule):  # type: ignore[misc]
 
     def epoch_row(self) -> dict[str, float]:
         """The epoch's figures: losses in nats per image, the number of active latents and the KL weight. Where the attention of
-        latents is compared, also the overlap of all pairs on the last batch and the KL divergence of each latent."""
+        latents is compared also, on the last batch, the overlap of all pairs and the share of empty maps, and the KL divergence
+        of each latent.
+        """
         row = self._train_means.row("train")
         if self.held_out_batches is not None:
             row |= self._held_out_means.row("val")
         row["active_latents"] = int(active_latents(self.mean_kl()).sum())
         row["kl_weight"] = self.kl_weight
         if self._overlap is not None:
-            row["attention_overlap"] = self._overlap.of_all(self._last_images)
+            row |= self._overlap.figures(self._last_images)
             row |= {f"kl/z{latent}": value for latent, value in enumerate(self.mean_kl().tolist())}
         return row

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from vaelens.attention import LatentAttention
 from vaelens.attention.untouched import undone
 from vaelens.errors import UsageError
-from vaelens.objectives import attention_disentanglement
+from vaelens.objectives import attention_disentanglement, empty_maps
 from vaelens.training.settings import TrainSettings
 
 
@@ -45,7 +45,11 @@ class Overlap:
         return maps.mean, maps.logvar, attention_disentanglement(maps, self._pairs, generator)
 
     @torch.no_grad()
-    def of_all(self, images: Tensor) -> float:
-        """The overlap of the maps of images (B, C, H, W) in the mean over all pairs, in [0, 1]. Leaves the model as it was."""
+    def figures(self, images: Tensor) -> dict[str, float]:
+        """Of the maps of images (B, C, H, W): their overlap in the mean over all pairs, and the share of those that are zero
+        everywhere, both in [0, 1]. Leaves the model as it was.
+        """
         with undone(self.attention.model, images.device):
-            return float(attention_disentanglement(self.attention(images), "all"))
+            maps = self.attention(images)
+        overlap, empty = attention_disentanglement(maps, "all"), empty_maps(maps).float().mean()
+        return {"attention_overlap": float(overlap), "empty_maps": float(empty)}
