@@ -16,7 +16,7 @@ from vaelens.attention import LatentAttention, LatentMaps
 from vaelens.data.sprites import render
 from vaelens.errors import UsageError
 from vaelens.models import ConvVAE, build
-from vaelens.objectives import attention_disentanglement, elbo, reparameterize
+from vaelens.objectives import attention_disentanglement, elbo, empty_maps, reparameterize
 from vaelens.objectives.attention_disentanglement import PAIRS
 
 # Two images of three latents. In the first
@@ -357,3 +357,19 @@ def test_the_command_line_has_the_same_pairs() -> None:
     from vaelens.training.settings import CHOICES
 
     assert CHOICES["ad_pairs"] == PAIRS
+
+
+def test_absolute_maps_count_what_lowers_a_latent_too() -> None:
+    """Signed maps [1, -2] and [-3, 2]: rectified they are [1, 0] and [0, 2], which do not meet; absolute [1, 2] and [3, 2]."""
+    signed = torch.tensor([[[[1.0, -2.0]], [[-3.0, 2.0]]]])
+    two = torch.zeros(1, 2)
+    maps = LatentMaps(signed, torch.zeros(1, 2, 1), two, two, torch.arange(2), "layer", "closed_form")
+    assert float(attention_disentanglement(maps)) == float(attention_disentanglement(maps, rectifier="relu")) == 0
+    assert float(attention_disentanglement(maps, rectifier="abs")) == pytest.approx(2 * (1 + 2) / (1 + 2 + 3 + 2))
+    assert empty_maps(maps).tolist() == [[False, False]]
+    gone = LatentMaps(-signed.abs(), torch.zeros(1, 2, 1), two, two, torch.arange(2), "layer", "closed_form")
+    assert empty_maps(gone).tolist() == [[True, True]]
+    with pytest.raises(UsageError, match="unknown rectifier 'square'; there are: relu, abs"):
+        attention_disentanglement(maps, rectifier="square")
+    with pytest.raises(UsageError, match="a rectifier is for signed maps: give the LatentMaps themselves"):
+        attention_disentanglement(signed.abs(), rectifier="abs")

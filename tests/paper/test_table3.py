@@ -86,6 +86,12 @@ def test_weights_given_as_lists_make_a_run_for_each() -> None:
     assert names[2:6] == [f"factor-gamma{gamma}-seed{seed}" for gamma in (10, 40) for seed in (0, 1)]
     assert len(names) == 6 + 2 * 2 * 2 * 2
     assert len(set(names)) == len(names)
+    of_both = sprite_recipes(("factor", "ad-beta"), (5,), Asked(preset="small", ad_rectifiers=("relu", "abs")))
+    assert [recipe.name for recipe in of_both] == [
+        "factor-gamma40-seed5",
+        "ad-beta-beta4-lambda20-all-relu-seed5",
+        "ad-beta-beta4-lambda20-all-abs-seed5",
+    ]
     assert seeds_of(Asked(preset="small")) == (0, 1, 2)
     assert seeds_of(Asked()) == (0, 1, 2, 3, 4)
     assert seeds_of(Asked(seeds=(7,))) == (7,)

@@ -233,7 +233,7 @@ def test_which_data_the_root_has(pedestrians: Path, objects: Path, tmp_path: Pat
     [
         (
             ("table9",),
-            "unknown figure or table 'table9'; there are: figure1, figure4, figure5, figure6, figure8, figure9, table1, ",
+            "unknown figure or table 'table9'; there are: figure1, figure4, figure5, figure6, figure8, figure9, ",
         ),
         (("table1", "--dataset", "mnist"), "unknown data set of this table or figure 'mnist'; there are: ucsd-ped1, ucsd-ped2"),
         (("table2", "--category", "spoon"), "unknown category of MVTec AD 'spoon'; there are: bottle, cable"),

@@ -311,7 +311,7 @@ def keys_of(values: Any, *above: str) -> Iterator[tuple[str, ...]]:
             yield from keys_of(value, *above, key)
 
 
-YOUNGER = ("steps_per_epoch", "gamma", "ad_weight", "ad_pairs", "ad_layer")  # which runs of before lack
+YOUNGER = ("steps_per_epoch", "gamma", "ad_weight", "ad_pairs", "ad_rectifier", "ad_layer")  # which runs of before lack
 
 
 def test_every_value_of_a_configuration_is_checked(tiny_copy: Path) -> None:

@@ -251,6 +251,11 @@ def test_steps_are_only_raised_and_only_where_there_are_steps(copy: Path, tiny_r
         ({"objective": "beta", "ad_pairs": "all"}, "ad_pairs is for objective ad-beta or ad-factor, not for 'beta'"),
         ({"objective": "ad-factor", "ad_weight": -1.0}, "ad_weight must be a number from 0 on"),
         ({"objective": "ad-factor", "ad_pairs": "most"}, "unknown ad_pairs 'most'; there are: random, top2, all"),
+        ({"objective": "ad-factor", "ad_rectifier": "square"}, "unknown ad_rectifier 'square'; there are: relu, abs"),
+        (
+            {"objective": "factor", "ad_rectifier": "abs"},
+            "ad_rectifier is for objective ad-beta or ad-factor, not for 'factor'",
+        ),
         ({"kl_weight": 4.0}, "objective 'vae' has a KL weight of 1; use objective 'beta' for another"),
         ({"objective": "factor", "latent_dim": 1}, "'factor' compares latents with each other: take --latents 2 or more"),
         ({"objective": "ad-beta", "latent_dim": 1}, "'ad-beta' compares latents with each other: take --latents 2 or more"),
@@ -412,7 +417,7 @@ def test_held_out_of_other_data_sets_is_still_a_share(tiny_copy: Path) -> None:
 
 
 def test_runs_of_before_the_new_settings_load_and_go_on(tiny_copy: Path) -> None:
-    younger = ("steps_per_epoch", "gamma", "ad_weight", "ad_pairs", "ad_layer")
+    younger = ("steps_per_epoch", "gamma", "ad_weight", "ad_pairs", "ad_rectifier", "ad_layer")
 
     def older(values: dict[str, Any]) -> None:
         for name in younger:

@@ -73,6 +73,7 @@ def train(
     ] = None,
     ad_weight: Annotated[Optional[float], typer.Option(help="of the attention disentanglement loss; default: 20")] = None,  # noqa: UP045
     ad_pairs: Annotated[Optional[str], typer.Option(help="of latents that it compares: random, top2 or all")] = None,  # noqa: UP045
+    ad_rectifier: Annotated[Optional[str], typer.Option(help="of the maps that it compares: relu or abs")] = None,  # noqa: UP045
     latents: Annotated[Optional[int], typer.Option(help="number of latents; default: 32, of dsprites 10")] = None,  # noqa: UP045
     layer: Annotated[Optional[str], typer.Option(help="layer to explain, or to keep maps apart; default: the last map")] = None,  # noqa: UP045
     localizer: Annotated[Optional[str], typer.Option(help="that scores, such as matching; default: of images learned")] = None,  # noqa: UP045
@@ -113,6 +114,7 @@ def train(
         "gamma": gamma,
         "ad_weight": ad_weight,
         "ad_pairs": ad_pairs,
+        "ad_rectifier": ad_rectifier,
         "warmup_epochs": warmup_epochs,
         "patience": patience,
         "precision": precision,

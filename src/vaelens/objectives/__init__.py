@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vaelens.objectives.attention_disentanglement import PAIRS, attention_disentanglement, empty_maps
+from vaelens.objectives.attention_disentanglement import PAIRS, RECTIFIERS, attention_disentanglement, empty_maps
 from vaelens.objectives.elbo import (
     ACTIVE_NATS,
     LIKELIHOODS,
@@ -20,6 +20,7 @@ __all__ = [
     "ACTIVE_NATS",
     "LIKELIHOODS",
     "PAIRS",
+    "RECTIFIERS",
     "Discriminator",
     "ElboTerms",
     "active_latents",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -9,10 +11,14 @@ from vaelens.attention.maps import LatentMaps
 from vaelens.errors import UsageError, unknown
 
 PAIRS = ("random", "top2", "all")
+RECTIFIERS = ("relu", "abs")
 
 
 def attention_disentanglement(
-    maps: LatentMaps | Tensor, pairs: str = "all", generator: torch.Generator | None = None
+    maps: LatentMaps | Tensor,
+    pairs: str = "all",
+    generator: torch.Generator | None = None,
+    rectifier: str | None = None,
 ) -> Tensor:
     """How far the maps of different latents overlap, in the mean over images and pairs of latents.
 
@@ -23,18 +29,25 @@ def attention_disentanglement(
     which is 1 for equal maps, 0 for disjoint ones, and 0 where both are zero everywhere. Add it, weighted, to the loss of a
     VAE: with the maps of `LatentAttention` it is differentiable by the encoder's weights, alpha included.
 
+    A map that ReLU leaves nothing of overlaps with nothing, so encoders learn to have such maps (`empty_maps` tells how many).
+    With rectifier "abs" what lowers a latent counts as what raises it, and maps can get out of each other's way by place alone.
+
     Args:
         maps: `LatentMaps` with K latents, or the maps themselves, (B, K, h, w), values >= 0.
         pairs: which two latents enter, a point on which the paper is silent: "random", one pair drawn for the whole batch;
             "top2", in each image the two latents of largest |posterior mean|, which takes `LatentMaps`; "all", every pair.
         generator: where the random pair comes from; torch's global generator where None.
+        rectifier: of the signed maps of `LatentMaps`: "relu" (eq. 2) or "abs"; None: the maps' own.
 
     Returns:
         Scalar in [0, 1].
 
     Raises:
-        UsageError: unknown pairs, maps of another shape or of fewer than two latents, "top2" without posterior means.
+        UsageError: unknown pairs or rectifier, maps of another shape or of fewer than two latents; "top2", or a rectifier,
+            without `LatentMaps`.
     """
+    if rectifier is not None:
+        maps = _rectified(maps, rectifier)
     values = maps.per_latent if isinstance(maps, LatentMaps) else maps
     if pairs not in PAIRS:
         raise unknown("pairs", pairs, PAIRS)
@@ -79,6 +92,14 @@ def overlap(one: Tensor, other: Tensor) -> Tensor:
     both = (one + other).sum(-1)
     there = both > torch.finfo(both.dtype).tiny  # by less, what the gradient divides by, nothing can be divided
     return 2 * torch.minimum(one, other).sum(-1) / torch.where(there, both, 1.0) * there
+
+
+def _rectified(maps: LatentMaps | Tensor, rectifier: str) -> LatentMaps:
+    if rectifier not in RECTIFIERS:
+        raise unknown("rectifier", rectifier, RECTIFIERS)
+    if not isinstance(maps, LatentMaps):
+        raise UsageError("a rectifier is for signed maps: give the LatentMaps themselves, or leave it out")
+    return replace(maps, rectifier=rectifier)
 
 
 def _strongest(maps: LatentMaps | Tensor) -> Tensor:

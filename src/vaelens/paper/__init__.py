@@ -23,11 +23,11 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "figure4": ("seed",),
     "figure5": ("seed", "dataset", "preset"),
     "figure6": ("seed", "categories", "preset"),
-    "figure8": ("seeds", "preset", "steps", "gammas", "betas", "ad_weights", "ad_pairs"),
+    "figure8": ("seeds", "preset", "steps", "gammas", "betas", "ad_weights", "ad_pairs", "ad_rectifiers"),
     "figure9": ("seed", "preset", "steps"),
     "table1": ("seeds", "dataset", "preset"),
     "table2": ("seeds", "categories", "preset"),
-    "table3": ("seeds", "preset", "steps", "gammas", "betas", "ad_weights", "ad_pairs"),
+    "table3": ("seeds", "preset", "steps", "gammas", "betas", "ad_weights", "ad_pairs", "ad_rectifiers"),
 }
 
 
@@ -47,6 +47,7 @@ def reproduce(
     betas: Sequence[float] = (),
     ad_weights: Sequence[float] = (),
     ad_pairs: Sequence[str] = (),
+    ad_rectifiers: Sequence[str] = (),
     preset: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -74,6 +75,7 @@ def reproduce(
         betas: weights of beta-VAE's KL divergence, a run for each; empty: 4.
         ad_weights: weights of the attention disentanglement loss, likewise; empty: the default of the objective.
         ad_pairs: pairs of latents that it compares, likewise: "random", "top2", "all"; empty: "all".
+        ad_rectifiers: of its maps, likewise: "relu", "abs"; empty: "relu".
         preset: "paper", the paper's networks and settings, which None is; "small", a compact network on images of 128x128, or
             15,000 steps on dSprites.
         overwrite: train anew where OUT has runs with other settings.
@@ -106,6 +108,7 @@ def reproduce(
         betas=tuple(betas),
         ad_weights=tuple(ad_weights),
         ad_pairs=tuple(ad_pairs),
+        ad_rectifiers=tuple(ad_rectifiers),
         preset=preset,
         overwrite=overwrite,
         progress=progress,

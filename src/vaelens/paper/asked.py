@@ -12,7 +12,7 @@ from vaelens.errors import UsageError, unknown, whole
 PRESETS = ("paper", "small")
 VIDEOS = ("ucsd-ped1", "ucsd-ped2")
 SEEDS = (0, 1, 2)
-_SWEPT = ("gammas", "betas", "ad_weights", "ad_pairs")
+_SWEPT = ("gammas", "betas", "ad_weights", "ad_pairs", "ad_rectifiers")
 # Where an option is not called as the argument is.
 _OPTION = {
     "categories": "--category",
@@ -20,6 +20,7 @@ _OPTION = {
     "betas": "--beta",
     "ad_weights": "--ad-weight",
     "ad_pairs": "--ad-pairs",
+    "ad_rectifiers": "--ad-rectifier",
 }
 
 
@@ -40,6 +41,7 @@ class Asked:
         betas: weights of the KL divergence, a run for each.
         ad_weights: weights of the attention disentanglement loss, a run for each.
         ad_pairs: which pairs of latents that loss compares, a run for each.
+        ad_rectifiers: what makes a signed map a map there, a run for each.
         preset: "paper" for the paper's networks and settings, "small" for a compact network.
         overwrite: train anew where there are runs with other settings.
         progress: show the progress of training.
@@ -61,6 +63,7 @@ class Asked:
     betas: tuple[float, ...] = ()
     ad_weights: tuple[float, ...] = ()
     ad_pairs: tuple[str, ...] = ()
+    ad_rectifiers: tuple[str, ...] = ()
     preset: str | None = None
     overwrite: bool = False
     progress: bool = True

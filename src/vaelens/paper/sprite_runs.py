@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "small": {"steps": 15_000, "learning_rate": 5e-4},
 }
 _SEEDS = {"paper": (0, 1, 2, 3, 4), "small": SEEDS}
+_NAMED = {"kl_weight": "beta", "gamma": "gamma", "ad_weight": "lambda"}
 _BETAS, _GAMMAS, _PAIRS = (4.0,), (40.0,), ("all",)
 
 
@@ -80,7 +82,8 @@ def label_of(run: Run) -> str:
         parts.append(f"gamma {training['gamma']:g}")
     if training.get("ad_weight") is not None:
         pairs = {"random": "a random pair", "top2": "the strongest pair", "all": "all pairs"}[training["ad_pairs"]]
-        parts.append(f"lambda {training['ad_weight']:g}, {pairs}")
+        maps = " of absolute maps" if training.get("ad_rectifier") == "abs" else ""
+        parts.append(f"lambda {training['ad_weight']:g}, {pairs}{maps}")
         if training.get("ad_layer") is not None:
             parts.append(f"at {training['ad_layer']}")
     return ", ".join(parts)
@@ -88,15 +91,16 @@ def label_of(run: Run) -> str:
 
 def _variants(objective: str, asked: Asked) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each setting of an objective: a name for its folder, and the settings of training."""
-    betas = (asked.betas or _BETAS) if objective in ("beta", "ad-beta") else (None,)
-    gammas = (asked.gammas or _GAMMAS) if objective in ("factor", "ad-factor") else (None,)
-    weights = (asked.ad_weights or (AD_WEIGHT,)) if objective.startswith("ad-") else (None,)
-    pairs = (asked.ad_pairs or _PAIRS) if objective.startswith("ad-") else (None,)
-    for beta in betas:
-        for gamma in gammas:
-            for weight in weights:
-                for which in pairs:
-                    settings = {"kl_weight": beta, "gamma": gamma, "ad_weight": weight, "ad_pairs": which}
-                    named = {"beta": beta, "gamma": gamma, "lambda": weight, "": which}
-                    parts = [f"{name}{value:g}" if name else str(value) for name, value in named.items() if value is not None]
-                    yield "-".join([objective, *parts]), {k: v for k, v in settings.items() if v is not None}
+    attends, correlates = objective.startswith("ad-"), objective in ("factor", "ad-factor")
+    choices: dict[str, Sequence[Any]] = {
+        "kl_weight": (asked.betas or _BETAS) if objective in ("beta", "ad-beta") else (),
+        "gamma": (asked.gammas or _GAMMAS) if correlates else (),
+        "ad_weight": (asked.ad_weights or (AD_WEIGHT,)) if attends else (),
+        "ad_pairs": (asked.ad_pairs or _PAIRS) if attends else (),
+        "ad_rectifier": asked.ad_rectifiers if attends else (),
+    }
+    there = {name: values for name, values in choices.items() if values}
+    for chosen in itertools.product(*there.values()):
+        settings = dict(zip(there, chosen, strict=True))
+        parts = [f"{_NAMED[name]}{value:g}" if name in _NAMED else str(value) for name, value in settings.items()]
+        yield "-".join([objective, *parts]), settings

@@ -26,7 +26,7 @@ class Overlap:
 
     def __init__(self, model: nn.Module, settings: TrainSettings, example: Tensor) -> None:
         self.attention = LatentAttention(model, settings.ad_layer)
-        self._pairs = settings.ad_pairs
+        self._pairs, self._rectifier = settings.ad_pairs, settings.ad_rectifier
         if getattr(model, "input_shape", None) is None:
             with torch.no_grad(), undone(model, example.device):
                 self.attention.encode(example)
@@ -42,7 +42,7 @@ class Overlap:
     def loss(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Images (B, C, H, W) -> mean and log variance (B, D), and the overlap of the settings' pairs, in [0, 1]."""
         maps = self.attention(images)
-        return maps.mean, maps.logvar, attention_disentanglement(maps, self._pairs, generator)
+        return maps.mean, maps.logvar, attention_disentanglement(maps, self._pairs, generator, self._rectifier)
 
     @torch.no_grad()
     def figures(self, images: Tensor) -> dict[str, float]:

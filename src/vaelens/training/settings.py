@@ -17,6 +17,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "logger": ("csv", "tensorboard", "both"),
         "accelerator": ("auto", "cpu", "cuda", "mps"),
         "ad_pairs": ("random", "top2", "all"),
+        "ad_rectifier": ("relu", "abs"),
     }
 )
 
@@ -76,6 +77,7 @@ class TrainSettings:
         gamma: weight of the total correlation, for FactorVAE; None where its penalty is not there.
         ad_weight: weight lambda of the attention disentanglement loss (eq. 5); None where that is not there.
         ad_pairs: which pairs of latents it compares: "random", "top2" or "all".
+        ad_rectifier: what makes a signed map a map there: "relu" (eq. 2) or "abs", with which maps cannot part by vanishing.
         ad_layer: the layer whose attention maps it compares; None: the last feature map.
 
     Raises:
@@ -100,6 +102,7 @@ class TrainSettings:
     gamma: float | None = None
     ad_weight: float | None = None
     ad_pairs: str = "all"
+    ad_rectifier: str = "relu"
     ad_layer: str | None = None
 
     def __post_init__(self) -> None:
