@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,21 +12,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 
-class FactorImages(Protocol):
-    """Images of every combination of some factors.
+@runtime_checkable
+class Drawable(Protocol):
+    """Images that are made as they are drawn.
 
     Attributes:
-        factor_names: F names.
-        factor_sizes: F numbers of values.
-        image_shape: (C, H, W).
-        names: of the images.
+        image_shape: (C, H, W) of each.
+        names: a name for each that a person recognises.
     """
-
-    @property
-    def factor_names(self) -> tuple[str, ...]: ...
-
-    @property
-    def factor_sizes(self) -> tuple[int, ...]: ...
 
     @property
     def image_shape(self) -> tuple[int, int, int]: ...
@@ -37,12 +30,27 @@ class FactorImages(Protocol):
     def __len__(self) -> int: ...
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Numbers (count,) of images drawn at random."""
+        """Numbers (count,) of images, each drawn independently of the others."""
         ...
 
     def take(self, indices: Tensor) -> Tensor:
         """Images by their numbers (B,): (B, C, H, W), float32 in [0, 1]."""
         ...
+
+
+class FactorImages(Drawable, Protocol):
+    """Images of every combination of some factors.
+
+    Attributes:
+        factor_names: F names.
+        factor_sizes: F numbers of values.
+    """
+
+    @property
+    def factor_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def factor_sizes(self) -> tuple[int, ...]: ...
 
     def factors(self) -> NDArray[np.int16]:
         """The factors of all images in order, (N, F), as whole numbers."""

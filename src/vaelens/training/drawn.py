@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from vaelens.data.factors import Drawable
 from vaelens.data.images import to_float
 from vaelens.errors import UsageError
 from vaelens.training.batches import Batch, Batches, Images, check_images, fingerprint, seeded
@@ -15,32 +15,6 @@ from vaelens.training.settings import TrainSettings
 
 STEPS_PER_EPOCH = 1000
 """Steps that count as an epoch where nothing else is said: after so many there is a row of figures and a checkpoint."""
-
-
-@runtime_checkable
-class Drawable(Protocol):
-    """Images that are made as they are drawn.
-
-    Attributes:
-        image_shape: (C, H, W) of each.
-        names: a name for each that a person recognises.
-    """
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]: ...
-
-    @property
-    def names(self) -> Sequence[str]: ...
-
-    def __len__(self) -> int: ...
-
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Numbers (count,) of images, each drawn independently of the others."""
-        ...
-
-    def take(self, indices: Tensor) -> Tensor:
-        """Images by their numbers (B,): (B, C, H, W), float32 in [0, 1]."""
-        ...
 
 
 def batches_of(images: Images | Drawable, settings: TrainSettings) -> Batches | DrawnBatches:

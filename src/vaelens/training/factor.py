@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vaelens.attention.untouched import undone
+from vaelens.data.factors import Drawable
 from vaelens.objectives import (
     Discriminator,
     discriminator_loss,
@@ -21,7 +22,7 @@ from vaelens.objectives import (
     total_correlation,
 )
 from vaelens.training.batches import Batch, Images, derived_seed, seeded
-from vaelens.training.drawn import Drawable, first_images
+from vaelens.training.drawn import first_images
 from vaelens.training.module import VAEModule
 from vaelens.training.settings import TrainSettings
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from vaelens.data.factors import Drawable
 from vaelens.errors import UsageError
 from vaelens.training.batches import Images, check_images
 from vaelens.training.checkpoint import RunState, check_resumable, read_checkpoint
 from vaelens.training.collapse import CollapseWatch
 from vaelens.training.device import pick_accelerator, pick_precision
-from vaelens.training.drawn import Drawable, check_trainable, digest_of
+from vaelens.training.drawn import check_trainable, digest_of
 from vaelens.training.interrupt import StopRequests
 from vaelens.training.logs import EpochLogs
 from vaelens.training.process import plain_warnings, quiet, unchanged_globals

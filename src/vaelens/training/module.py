@@ -11,10 +11,11 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from vaelens.data.augment import parse
+from vaelens.data.factors import Drawable
 from vaelens.errors import UsageError
 from vaelens.objectives import active_latents, elbo, kl_warmup, reparameterize
 from vaelens.training.batches import Batch, Batches, Images, derived_seed, seeded
-from vaelens.training.drawn import Drawable, batches_of, first_images
+from vaelens.training.drawn import batches_of, first_images
 from vaelens.training.guard import FiniteGuard
 from vaelens.training.overlap import Overlap
 from vaelens.training.settings import TrainSettings
