@@ -34,6 +34,44 @@ def test_attention_benchmark_prints_every_method_and_its_methods_agree(tmp_path:
     assert all(t["seconds"] > 0 and t["peak_bytes"] > 0 for t in result["methods"].values())
 
 
+def test_disentanglement_benchmark_prints_every_way_and_ours_is_the_quicker(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    arguments = (
+        "--steps",
+        "4",
+        "--rounds",
+        "1",
+        "--loss-steps",
+        "6",
+        "--array",
+        "256",
+        "--encoded",
+        "512",
+        "--json",
+        str(figures),
+    )
+    printed = run("benchmarks/disentanglement.py", *arguments)
+    result = json.loads(figures.read_text())
+    seconds = result["seconds_per_step"]
+    assert list(seconds) == [
+        "common",
+        "ours",
+        "ours in float32",
+        "ours, random pair in closed form",
+        "ours, all pairs in closed form",
+        "common, random pair by double backward",
+        "common, all pairs by double backward",
+    ]
+    assert all(f"| {name} " in printed and value > 0 for name, value in seconds.items())
+    assert "ours: " in printed
+    assert seconds["ours, all pairs in closed form"] < seconds["common, all pairs by double backward"]
+    # Both start from the same weights, on images drawn from the same set.
+    assert result["losses"]["ours"] == pytest.approx(result["losses"]["common"], rel=0.3)
+    assert result["batch_seconds"] < 0.005
+    assert result["images_per_second"]["encoded"] > 0.5 * result["images_per_second"]["forward"]
+    assert result["score_seconds"] < 5
+
+
 def test_metrics_benchmark_prints_both_and_its_bounds_hold(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     scores = "tied to 0.1, float32"
