@@ -67,7 +67,7 @@ def test_all_misuse_is_one_line(tiny_run: Path, tmp_path: Path, fails: Callable[
     assert "no.png" in fails("explain", tiny_run, tmp_path / "no.png", "--out", out, code=2)
     assert "false-alarm" in fails("score", tiny_run, "digits", "--false-alarms", "2", "--out", out, code=2)
     assert "accelerator" in fails("score", tiny_run, "digits", "--accelerator", "tpu", "--out", out, code=2)
-    assert "figure4" in fails("reproduce", "figure9", "--out", out, code=2)
+    assert "figure4" in fails("reproduce", "figure7", "--out", out, code=2)
     assert "--help" in fails("train", code=2)
     for option in ("--batch-size", "--latents", "--epochs", "--seed"):
         assert "at most" in fails("train", "digits", option, 10**30, "--out", out, code=2)
