@@ -276,9 +276,9 @@ def main() -> None:
         for way in (
             Way(names[0], common(images, None)),
             Way(mine[0], ours(sprites, "auto")),
-            Way(mine[1], ours(sprites, "32")),
             Way(mine[2], ours(sprites, "auto", ad_weight=20.0, ad_pairs="random")),
             Way(mine[3], ours(sprites, "auto", ad_weight=20.0, ad_pairs="all")),
+            Way(mine[1], ours(sprites, "32")),
             Way(names[1], common(images, "random")),
             Way(names[2], common(images, "all")),
         )

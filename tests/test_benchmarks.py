@@ -56,9 +56,9 @@ def test_disentanglement_benchmark_prints_every_way_and_ours_is_the_quicker(tmp_
     assert list(seconds) == [
         "common",
         "ours",
-        "ours in float32",
         "ours, random pair in closed form",
         "ours, all pairs in closed form",
+        "ours in float32",
         "common, random pair by double backward",
         "common, all pairs by double backward",
     ]
