@@ -1,4 +1,4 @@
-"""A transposed convolution whose backward pass takes a third of the time on a processor."""
+"""A transposed convolution whose backward pass takes less time on a processor."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     """`torch.nn.ConvTranspose2d`, with the same weights and the same results.
 
     On a processor the gradients of input, weight and bias are taken one by one: asked for at once, as autograd does, oneDNN
-    takes several times as long (in bfloat16 with channels last, 32 to 32 channels and 4x4 kernels, most of a training step).
+    takes longer. Forward and backward pass of the dSprites network, bfloat16, batch 64: 42 ms in place of 46 on two threads, 53
+    in place of 63 on one.
     """
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
