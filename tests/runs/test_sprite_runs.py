@@ -257,6 +257,7 @@ def test_steps_are_only_raised_and_only_where_there_are_steps(copy: Path, tiny_r
             "ad_rectifier is for objective ad-beta or ad-factor, not for 'factor'",
         ),
         ({"kl_weight": 4.0}, "objective 'vae' has a KL weight of 1; use objective 'beta' for another"),
+        ({"objective": "factor", "batch_size": 1}, "'factor' shuffles latents over a batch: take a batch_size of 2 or more"),
         ({"objective": "factor", "latent_dim": 1}, "'factor' compares latents with each other: take --latents 2 or more"),
         ({"objective": "ad-beta", "latent_dim": 1}, "'ad-beta' compares latents with each other: take --latents 2 or more"),
         ({"objective": "ad-factor", "latent_dim": 1}, "take --latents 2 or more, not 1"),

@@ -458,3 +458,13 @@ def test_what_is_frozen_stays_as_it_was_and_nothing_to_train_is_refused(drawn: M
 def test_one_latent_is_refused(drawn: ModuleType, tmp_path: Path, own: bool) -> None:
     with pytest.raises(UsageError, match="total correlation is between latents, and there is one: take --latents 2 or more"):
         drawn.train(tmp_path, Own(1) if own else drawn.model(latent_dim=1))
+
+
+def test_batches_of_one_image_are_refused(drawn: ModuleType) -> None:
+    with pytest.raises(UsageError, match="shuffles latents over a batch, which takes a batch_size of 2 or more, got 1"):
+        FactorModule(drawn.model(), drawn.settings(batch_size=1), drawn.few(), None)
+
+
+def test_settings_with_a_gamma_are_enough(drawn: ModuleType, tmp_path: Path) -> None:
+    settings = drawn.settings(gamma=2.0, epochs=1)
+    assert "train/discriminator" in fit(drawn.model(), drawn.few(), None, settings, tmp_path, progress=False).history[0]

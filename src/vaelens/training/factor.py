@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vaelens.attention.untouched import undone
 from vaelens.data.factors import Drawable
+from vaelens.errors import UsageError
 from vaelens.objectives import (
     Discriminator,
     discriminator_loss,
@@ -50,10 +51,12 @@ class FactorModule(VAEModule):
         held_out: images to measure the evidence lower bound and the active latents on; None: on the training images.
 
     Raises:
-        UsageError: a model of one latent, or a layer that has no attention maps which could be kept apart.
+        UsageError: a model of one latent, batches of one image, or a layer without attention maps that could be kept apart.
     """
 
     def __init__(self, model: nn.Module, settings: TrainSettings, train: Images | Drawable, held_out: Images | None) -> None:
+        if settings.batch_size < 2:
+            raise UsageError("FactorVAE shuffles latents over a batch, which takes a batch_size of 2 or more, got 1")
         super().__init__(model, settings, train, held_out)
         self.automatic_optimization = False
         self.gamma = GAMMA if settings.gamma is None else settings.gamma

@@ -60,7 +60,8 @@ def fit(
         out: folder for `checkpoints/last.ckpt` and `logs/`; made if need be.
         resume: go on from the checkpoint in `out`, or start anew where the run was stopped before its first.
         progress: show the progress on stderr.
-        module: makes the Lightning module of another family of objectives; `VAEModule` where None.
+        module: makes the Lightning module of a family of objectives; None: `VAEModule`, or `FactorModule` where settings have
+            a gamma.
 
     Raises:
         UsageError: images, model or settings that cannot be used or are not those of the checkpoint; a patience without
@@ -101,9 +102,11 @@ def fit(
         try:
             with plain_warnings():
                 from vaelens.training.callbacks import EpochKeeper, WholeFileIO  # takes seconds: imports Lightning
+                from vaelens.training.factor import FactorModule
                 from vaelens.training.module import VAEModule
 
-            lightning_module = (module or VAEModule)(model, settings, train, held_out)
+            family = module or (VAEModule if settings.gamma is None else FactorModule)
+            lightning_module = family(model, settings, train, held_out)
             loaded = None
             if resume and path.exists():
                 loaded, old = read_checkpoint(path)

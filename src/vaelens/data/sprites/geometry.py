@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from functools import cache
 from importlib import resources
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -105,9 +106,7 @@ def check_classes(latent_classes: Tensor | ArrayLike) -> NDArray[np.int64]:
     Raises:
         UsageError: another shape or type, or a class outside its range; the message names the first.
     """
-    if isinstance(latent_classes, Tensor):
-        latent_classes = latent_classes.detach().cpu().numpy()
-    classes = np.asarray(latent_classes)
+    classes = as_integers(latent_classes)
     if classes.ndim != 2 or classes.shape[1] != len(SIZES) or classes.dtype.kind not in "iu":
         raise UsageError(
             f"latent_classes are whole numbers (N, 5), {', '.join(FACTORS)}; got {classes.dtype} {tuple(classes.shape)}"
@@ -117,3 +116,13 @@ def check_classes(latent_classes: Tensor | ArrayLike) -> NDArray[np.int64]:
         row, column = wrong[0].tolist()
         raise UsageError(f"{FACTORS[column]} goes from 0 to {SIZES[column] - 1}, and row {row} has {int(classes[row, column])}")
     return classes.astype(np.int64)
+
+
+def as_integers(values: Tensor | ArrayLike) -> NDArray[Any]:
+    """A tensor on any device, an array or a list as an array; of no shape that anything takes where a list is ragged."""
+    if isinstance(values, Tensor):
+        return values.detach().cpu().numpy()
+    try:
+        return np.asarray(values)
+    except ValueError:  # numpy makes no array of rows of different lengths
+        return np.empty(0, object)

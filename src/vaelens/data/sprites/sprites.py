@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from vaelens.data.sprites.geometry import FACTORS, SHAPES, SIDE, SIZES, check_classes
+from vaelens.data.sprites.geometry import FACTORS, SHAPES, SIDE, SIZES, as_integers, check_classes
 from vaelens.data.sprites.packed import COUNT, ROW_BYTES, draw_all
 from vaelens.errors import UsageError, brief, whole
 
@@ -62,7 +62,7 @@ class Sprites:
         Raises:
             UsageError: a number outside 0 to 737,279.
         """
-        numbers = np.asarray(indices)
+        numbers = as_integers(indices)
         if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
             raise UsageError(f"numbers of sprites are whole numbers (N,), got {brief(indices)}")
         if len(numbers) and (numbers.min() < 0 or numbers.max() >= COUNT):
