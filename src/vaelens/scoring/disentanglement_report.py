@@ -11,6 +11,7 @@ from vaelens.report.charts import share_table
 from vaelens.report.content import Figure, Report, Table
 from vaelens.report.html import write_report
 from vaelens.report.sheet import to_png
+from vaelens.report.wording import NOTHING
 from vaelens.runs import Run
 from vaelens.scoring.disentanglement import Disentanglement
 
@@ -83,7 +84,7 @@ def disentanglement_report(run: Run, result: Disentanglement) -> Report:
     chart = share_table(
         shares, [f"z{i}" for i in range(len(shares))], list(result.factor_names), "share of the factor's entropy"
     )
-    active = int(result.active.sum())
+    active, found = int(result.active.sum()), result.overlaps
     main = next(iter(result.scores.items()), None)
     scored = "" if main is None else f" Its {TITLES.get(main[0], main[0])} is {main[1].mean:.3f}."
     return Report(
@@ -92,7 +93,8 @@ def disentanglement_report(run: Run, result: Disentanglement) -> Report:
         summary=(
             ("reconstruction", f"{result.reconstruction:.1f} ± {result.reconstruction_error:.1f} nats per image"),
             ("active latents", f"{active} of {len(result.kl)}"),
-            ("overlap of attention maps (eq. 5)", overlap_of(result)),
+            ("overlap of maps (eq. 5)", NOTHING if found.attention_overlap is None else f"{found.attention_overlap:.3f}"),
+            ("maps that are empty", f"{found.empty_maps:.0%}"),
             ("layer", f"{run.attention.layer} ({run.attention.method.replace('_', ' ')})"),
         ),
         settings=run.settings(),
@@ -107,6 +109,7 @@ def disentanglement_report(run: Run, result: Disentanglement) -> Report:
         images=(),
         map_limit=None,
         notes=(
+            f"Overlap of attention maps: {overlap_of(result)}. An empty map overlaps with nothing.",
             "The spread is the sample standard deviation over a metric's own draws on the same codes; it says nothing of other "
             "seeds of training.",
             "Every image was trained on: dSprites has no test set, and these metrics measure the code, not generalization.",
