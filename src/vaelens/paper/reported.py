@@ -85,8 +85,8 @@ NOTES_TABLE2 = (
     "that, with pixel AUROCs below 0.5 on half of the categories.",
 )
 
-# Liu et al., first version (arXiv:1911.07389v1), Table 3: the FactorVAE score of AD-FactorVAE on dSprites; that of FactorVAE at
-# gamma 40 is what FactorVAE's own paper has.
+# Liu et al., first version (arXiv:1911.07389v1), Table 3, FactorVAE scores on dSprites: of AD-FactorVAE, and beside it that of
+# FactorVAE at gamma 40 in the literature, which the paper's Figure 8 has at 0.825.
 PAPER_TABLE3: Mapping[str, float] = MappingProxyType({"factor": 0.82, "ad-factor": 0.93})
 
 # A reproduction on dSprites with gamma 40 and three seeds.
