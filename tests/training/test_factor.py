@@ -350,7 +350,7 @@ def test_the_checkpoint_holds_the_discriminator_and_both_optimisers(drawn: Modul
     with pytest.raises(UsageError, match="gamma is None, but"):
         drawn.train(tmp_path, module=None, resume=True)
     with pytest.raises(UsageError, match=r"the model is not the one in .*: discriminator\.layers\.0\.bias is missing here"):
-        drawn.train(tmp_path, module=None, resume=True, gamma=5.0)
+        drawn.train(tmp_path, module=VAEModule, resume=True, gamma=5.0)
 
 
 def test_a_checkpoint_of_before_these_settings_goes_on(drawn: ModuleType, tmp_path: Path) -> None:
