@@ -9,9 +9,8 @@ from vaelens.output import write_bytes, write_json, write_text
 from vaelens.paper.asked import Asked
 from vaelens.paper.reported import PAPER_FIGURE8
 from vaelens.paper.result import Reproduced
-from vaelens.paper.sprite_rows import SpriteFigures, measured_sprites
-from vaelens.paper.sprite_runs import given_sprite_runs, seeds_of, sprite_recipes, sprite_runs
-from vaelens.paper.table3 import OBJECTIVES, check_apart, to_csv
+from vaelens.paper.sprite_rows import SpriteFigures, all_measured, steps_of
+from vaelens.paper.table3 import OBJECTIVES, to_csv
 from vaelens.report.scatter import Points, scatter
 from vaelens.report.sheet import to_png
 
@@ -24,19 +23,15 @@ def make(asked: Asked, out: Path) -> Reproduced:
     Raises:
         UsageError: given runs of another data set, or two of one label and seed.
     """
-    given = given_sprite_runs(asked)
-    runs = given or sprite_runs(sprite_recipes(OBJECTIVES, seeds_of(asked), asked), out, asked)
-    measured = [measured_sprites(run, out, asked) for run in runs]
-    check_apart(measured)
+    measured = all_measured(OBJECTIVES, out, asked)
     files = tuple(out / f"figure8.{ending}" for ending in ("png", "json", "csv"))
     chart = scatter(kinds(measured), "reconstruction error, nats per image", "FactorVAE score")
     write_bytes(files[0], to_png(chart))
     points = [{"label": one.label, "seed": one.seed, "steps": one.steps, **one.values} for one in measured]
     write_json(files[1], {"name": "figure8", "points": points})
     write_text(files[2], to_csv(measured))
-    steps = sorted({one.steps for one in measured})
     text = (
-        f"Figure 8: {len(measured)} models of {' and '.join(f'{n:,}' for n in steps)} steps by reconstruction error and "
+        f"Figure 8: {len(measured)} models of {steps_of(measured)} by reconstruction error and "
         "FactorVAE score; hollow: the paper's, of 300,000 steps, as others read them off its figure."
     )
     return Reproduced("figure8", text, files, tuple(one.settings for one in measured))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vaelens.attention import LatentMaps
-from vaelens.data.sprites import SHAPES
+from vaelens.data.sprites import SHAPES, name_of
 from vaelens.errors import UsageError
 from vaelens.objectives.attention_disentanglement import overlap
 from vaelens.output import write_bytes, write_json
@@ -23,7 +23,7 @@ from vaelens.report.sheet import to_png
 from vaelens.report.wording import signed
 from vaelens.runs import Run
 from vaelens.scoring.gallery import pictures
-from vaelens.scoring.traversal import Draw, name_of, random_poses, sprites_of
+from vaelens.scoring.traversal import Draw, random_poses, sprites_of
 
 OBJECTIVES = ("factor", "ad-factor")
 POSES = ((5, 0, 16, 16), (3, 13, 8, 24), (1, 26, 24, 8))

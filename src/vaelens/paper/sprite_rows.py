@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vaelens.errors import UsageError
 from vaelens.paper.asked import Asked
 from vaelens.paper.kept import keep, kept
-from vaelens.paper.sprite_runs import label_of
+from vaelens.paper.sprite_runs import OBJECTIVES, given_sprite_runs, label_of, seeds_of, sprite_recipes, sprite_runs
 from vaelens.runs import Run
 from vaelens.scoring.disentanglement import evaluate_disentanglement
 
@@ -82,6 +83,28 @@ def measured_sprites(run: Run, out: Path, asked: Asked) -> SpriteFigures:
     )
 
 
+def all_measured(objectives: Sequence[str], out: Path, asked: Asked) -> list[SpriteFigures]:
+    """The figures of the runs that a person gave, else of a run of each objective, weight and seed, as each is trained.
+
+    Raises:
+        UsageError: given runs of another data set, or two of one label and seed.
+        DataError: files of the data set that are missing or damaged.
+    """
+    runs = given_sprite_runs(asked) or sprite_runs(sprite_recipes(objectives, seeds_of(asked), asked), out, asked)
+    measured = [measured_sprites(run, out, asked) for run in runs]
+    seen = set()
+    for one in measured:
+        if (one.label, one.seed) in seen:
+            raise UsageError(f"two runs are {one.label} with seed {one.seed}; give one of them")
+        seen.add((one.label, one.seed))
+    return measured
+
+
+def steps_of(measured: Sequence[SpriteFigures]) -> str:
+    """The numbers of steps that runs were trained for: `15,000 and 300,000 steps`."""
+    return f"{' and '.join(f'{n:,}' for n in sorted({one.steps for one in measured}))} steps"
+
+
 @dataclass(frozen=True)
 class SpriteRow:
     """Runs that differ by their seeds alone.
@@ -146,9 +169,8 @@ def sprite_rows(measured: Iterable[SpriteFigures], paper: Mapping[str, float], o
     by_label: dict[str, list[SpriteFigures]] = {}
     for one in measured:
         by_label.setdefault(one.label, []).append(one)
-    order = ("vae", "beta", "factor", "ad-beta", "ad-factor")
     rows = [_row(label, runs, paper, others) for label, runs in by_label.items()]
-    return sorted(rows, key=lambda row: order.index(row.objective))
+    return sorted(rows, key=lambda row: OBJECTIVES.index(row.objective))
 
 
 def _row(label: str, runs: Sequence[SpriteFigures], paper: Mapping[str, float], others: Mapping[str, float]) -> SpriteRow:

@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vaelens._version import __version__
-from vaelens.errors import UsageError
 from vaelens.output import write_bytes, write_json, write_text
 from vaelens.paper.asked import Asked
 from vaelens.paper.reported import NOTES_TABLE3, OTHERS_TABLE3, PAPER_TABLE3
 from vaelens.paper.result import Reproduced
-from vaelens.paper.sprite_rows import FIGURES, SpriteFigures, SpriteRow, measured_sprites, sprite_rows
-from vaelens.paper.sprite_runs import given_sprite_runs, seeds_of, sprite_recipes, sprite_runs
+from vaelens.paper.sprite_rows import FIGURES, SpriteFigures, SpriteRow, all_measured, sprite_rows, steps_of
 from vaelens.paper.written import NOTHING, aligned, without_empty
 from vaelens.report.charts import Dots, spread_dots
 from vaelens.report.sheet import to_png
@@ -40,13 +38,9 @@ def make(asked: Asked, out: Path) -> Reproduced:
     Raises:
         UsageError: given runs of another data set, or two of one label and seed.
     """
-    given = given_sprite_runs(asked)
-    runs = given or sprite_runs(sprite_recipes(OBJECTIVES, seeds_of(asked), asked), out, asked)
-    measured = [measured_sprites(run, out, asked) for run in runs]
-    check_apart(measured)
+    measured = all_measured(OBJECTIVES, out, asked)
     rows = sprite_rows(measured, PAPER_TABLE3, OTHERS_TABLE3)
-    steps = sorted({one.steps for one in measured})
-    title = f"Table 3: dSprites, {' and '.join(f'{n:,}' for n in steps)} steps"
+    title = f"Table 3: dSprites, {steps_of(measured)}"
     notes = [spread_note(rows), *NOTES_TABLE3]
     text = "\n".join([title, "", text_of(rows), *(f"  {note}" for note in notes)]) + "\n"
     content = {
@@ -64,19 +58,6 @@ def make(asked: Asked, out: Path) -> Reproduced:
     write_text(files[2], to_csv(measured))
     write_bytes(files[3], to_png(spread_dots(dots(rows))))
     return Reproduced("table3", text.rstrip("\n"), files, tuple(one.settings for one in measured), content)
-
-
-def check_apart(measured: Sequence[SpriteFigures]) -> None:
-    """Refuse two runs of one label and seed.
-
-    Raises:
-        UsageError: names them.
-    """
-    seen = set()
-    for one in measured:
-        if (one.label, one.seed) in seen:
-            raise UsageError(f"two runs are {one.label} with seed {one.seed}; give one of them")
-        seen.add((one.label, one.seed))
 
 
 def text_of(rows: Sequence[SpriteRow]) -> str:

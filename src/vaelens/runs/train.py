@@ -140,9 +140,8 @@ def train_run(
             clear(out, overwrite)
         config.save(out)
         run = _train(out, config, split, model, training, resume, progress)
-    if not config.of_factors and run.main_localizer not in localizers_of(
-        config
-    ):  # which were fitted and calibrated with the run
+    # Those of `localizers_of` are calibrated by now.
+    if not config.of_factors and run.main_localizer not in localizers_of(config):
         if notice is not None and progress:
             run.fitting = in_lines(notice)
         run.calibration(run.main_localizer)  # so that scoring need not; stopped here, the first scoring does it

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vaelens.attention import LatentAttention, LatentMaps
 from vaelens.data.files import shown
-from vaelens.data.sprites import FACTORS, SHAPES, SIZES, load_official, render
+from vaelens.data.sprites import FACTORS, SHAPES, SIZES, load_official, name_of, render
 from vaelens.errors import UsageError
 from vaelens.metrics.codes import labelled
 from vaelens.metrics.information import mutual_information
@@ -265,12 +265,6 @@ def frames_of(run: Run, maps: LatentMaps) -> Tensor:
     codes.scatter_(3, moved, values[:, None].expand(count, explained, -1, 1))
     images = decode(run, codes.flatten(0, 2))
     return images.reshape(*codes.shape[:3], *images.shape[1:])
-
-
-def name_of(pose: list[int]) -> str:
-    """What `Sprites.names` calls the sprite of these factors."""
-    shape, *others = pose
-    return ", ".join([SHAPES[shape], *(f"{name} {value}" for name, value in zip(FACTORS[1:], others, strict=True))])
 
 
 def _grid(result: Traversed, i: int, limit: float) -> Any:

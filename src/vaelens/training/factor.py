@@ -5,7 +5,6 @@ Imports Lightning, which takes seconds; hand it to `fit` in a function that is c
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -30,7 +29,6 @@ from vaelens.training.settings import TrainSettings
 GAMMA = 40.0
 """Weight of the total correlation where the settings have none: that of the figures which others report on dSprites."""
 
-_BETAS = (0.9, 0.999)
 _DISCRIMINATOR_BETAS = (0.5, 0.9)
 
 
@@ -66,7 +64,7 @@ class FactorModule(VAEModule):
 
     def configure_optimizers(self) -> Any:
         """Two Adams, fused, each with FactorVAE's betas."""
-        return [self._adam(self._trainable(), _BETAS), self._adam(self.discriminator.parameters(), _DISCRIMINATOR_BETAS)]
+        return [self._adam(self._trainable()), self._adam(self.discriminator.parameters(), _DISCRIMINATOR_BETAS)]
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
         """One batch: images (B, C, H, W) in [0, 1]."""
@@ -106,12 +104,6 @@ class FactorModule(VAEModule):
         with torch.no_grad():
             mean, logvar = self.model.encode(images)  # type: ignore[operator]
             return permute_latents(reparameterize(mean, logvar, generator), generator)
-
-    def _adam(self, parameters: Iterable[nn.Parameter], betas: tuple[float, float]) -> torch.optim.Optimizer:
-        settings = self.settings
-        return torch.optim.Adam(
-            list(parameters), lr=settings.learning_rate, betas=betas, weight_decay=settings.weight_decay, fused=True
-        )
 
 
 def _latents(model: nn.Module, train: Images | Drawable) -> int:

@@ -53,7 +53,8 @@ class GANModule(VAEModule):
 
     def configure_optimizers(self) -> Any:
         """One Adam for the generator, one for the discriminator."""
-        return [self._adam(self._generator()), self._adam([*self.model.features.parameters(), *self.model.judge.parameters()])]
+        discriminator = [*self.model.features.parameters(), *self.model.judge.parameters()]
+        return [self._adam(self._generator(), _BETAS), self._adam(discriminator, _BETAS)]
 
     def on_train_epoch_start(self) -> None:
         """Sets the epoch's order and starts its means."""
@@ -99,12 +100,6 @@ class GANModule(VAEModule):
 
     def _generator(self) -> Iterable[nn.Parameter]:
         return self.model.decoder.parameters()
-
-    def _adam(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        settings = self.settings
-        return torch.optim.Adam(
-            list(parameters), lr=settings.learning_rate, betas=_BETAS, weight_decay=settings.weight_decay, fused=True
-        )
 
 
 class LossMeans:

@@ -6,6 +6,8 @@ Imports Lightning, which takes seconds; `fit` imports this when it is called.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
@@ -78,8 +80,13 @@ class VAEModule(LightningModule):  # type: ignore[misc]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam, fused: measured a fifth faster per step on the CPU, and as exact to resume."""
+        return self._adam(self._trainable())
+
+    def _adam(self, parameters: Iterable[nn.Parameter], betas: tuple[float, float] = (0.9, 0.999)) -> torch.optim.Optimizer:
         settings = self.settings
-        return torch.optim.Adam(self._trainable(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+        return torch.optim.Adam(
+            list(parameters), lr=settings.learning_rate, betas=betas, weight_decay=settings.weight_decay, fused=True
+        )
 
     def _trainable(self) -> list[nn.Parameter]:
         """The model's weights that are not frozen."""

@@ -8,6 +8,6 @@ sprites = load_official(folder)   # the same from the official file
 
 from vaelens.data.sprites.geometry import FACTORS, SHAPES, SIZES, render
 from vaelens.data.sprites.official import load, load_official
-from vaelens.data.sprites.sprites import Sprites
+from vaelens.data.sprites.sprites import Sprites, name_of
 
-__all__ = ["FACTORS", "SHAPES", "SIZES", "Sprites", "load", "load_official", "render"]
+__all__ = ["FACTORS", "SHAPES", "SIZES", "Sprites", "load", "load_official", "name_of", "render"]

@@ -100,8 +100,13 @@ class _Names(Sequence[str]):
     def __getitem__(self, number: Any) -> Any:
         if isinstance(number, slice):
             return tuple(self[i] for i in range(*number.indices(COUNT)))
-        shape, *others = np.unravel_index(range(COUNT)[number], SIZES)
-        return ", ".join([SHAPES[shape], *(f"{name} {value}" for name, value in zip(FACTORS[1:], others, strict=True))])
+        return name_of([int(value) for value in np.unravel_index(range(COUNT)[number], SIZES)])
+
+
+def name_of(classes: Sequence[int]) -> str:
+    """What a person calls the sprite of five classes: `heart, scale 5, orientation 0, posX 16, posY 16`."""
+    shape, *others = classes
+    return ", ".join([SHAPES[shape], *(f"{name} {value}" for name, value in zip(FACTORS[1:], others, strict=True))])
 
 
 def _table(device: torch.device) -> Tensor:
