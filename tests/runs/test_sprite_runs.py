@@ -188,7 +188,7 @@ def test_the_command_trains_resumes_and_prints(tmp_path: Path, cli: Callable[...
 
 
 def test_raising_the_steps_equals_a_run_that_was_not_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(new, "STEPS_AT_ONCE", 2)  # steps between two checkpoints, of which there are 1,000 else
+    monkeypatch.setattr(new, "STEPS_PER_EPOCH", 2)  # steps between two checkpoints, of which there are 1,000 else
     options = {**FEW, "objective": "ad-factor", "latent_dim": 3}
     whole = train_run(tmp_path / "whole", "dsprites", **options)
     assert (whole.config.training["epochs"], whole.config.training["steps_per_epoch"]) == (2, 2)

@@ -13,7 +13,6 @@ from vaelens.data.sprites import Sprites
 from vaelens.errors import TrainingError, UsageError
 from vaelens.training.batches import Batches
 from vaelens.training.drawn import (
-    STEPS_PER_EPOCH,
     Drawable,
     DrawnBatches,
     batches_of,
@@ -22,6 +21,7 @@ from vaelens.training.drawn import (
     first_images,
 )
 from vaelens.training.fit import CHECKPOINT, fit
+from vaelens.training.settings import STEPS_PER_EPOCH
 
 pytestmark = pytest.mark.filterwarnings("ignore::vaelens.training.collapse.LatentCollapseWarning")
 

@@ -29,9 +29,10 @@ from vaelens.objectives import (
 )
 from vaelens.training.batches import seeded
 from vaelens.training.drawn import DrawnBatches
-from vaelens.training.factor import GAMMA, FactorModule
+from vaelens.training.factor import FactorModule
 from vaelens.training.fit import CHECKPOINT, FitResult, fit
 from vaelens.training.module import VAEModule
+from vaelens.training.settings import GAMMA
 
 pytestmark = pytest.mark.filterwarnings("ignore::vaelens.training.collapse.LatentCollapseWarning")
 

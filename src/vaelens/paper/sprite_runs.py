@@ -14,6 +14,7 @@ from vaelens.paper.trained import Recipe
 from vaelens.runs import Run, load_run
 from vaelens.runs.objective import AD_WEIGHT
 from vaelens.training.device import pick_device
+from vaelens.training.settings import GAMMA
 
 DATASET = "dsprites"
 OBJECTIVES = ("vae", "beta", "factor", "ad-beta", "ad-factor")
@@ -25,7 +26,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 _SEEDS = {"paper": (0, 1, 2, 3, 4), "small": SEEDS}
 _NAMED = {"kl_weight": "beta", "gamma": "gamma", "ad_weight": "lambda"}
-_BETAS, _GAMMAS, _PAIRS = (4.0,), (40.0,), ("all",)
+_BETAS, _GAMMAS, _PAIRS = (4.0,), (GAMMA,), ("all",)
 
 
 def seeds_of(asked: Asked) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from vaelens.errors import UsageError, unknown, whole
 from vaelens.models import NETWORKS
 from vaelens.runs.config import MOST_LATENTS, RunConfig
 from vaelens.runs.objective import FAMILIES
+from vaelens.training.settings import STEPS_PER_EPOCH
 
 if TYPE_CHECKING:
     from vaelens.data.preparation import Preparation
@@ -48,8 +49,6 @@ DEFAULTS: dict[str, Defaults] = {
 }
 SIZE_OF = {"ucsd": (100, 100), "mvtec": (256, 256), "compact": (128, 128), "ae": (128, 128), "dcgan": (64, 64)}
 LATENTS_OF = {"ae": 100, "dcgan": 100}
-STEPS_AT_ONCE = 1000
-"""Steps of a run of drawn images between two checkpoints; a run of fewer has one."""
 DEFAULT_STEPS = 300_000
 """Of a run of drawn images, as FactorVAE's authors train."""
 _OF_IMAGES = ("category", "size", "frames", "brightness", "fixed_camera", "augmentation")
@@ -212,10 +211,10 @@ def _steps(dataset: str, asked: Mapping[str, Any], settings: Mapping[str, Any]) 
     if "epochs" in settings:
         raise UsageError(f"images of {dataset} are drawn and not gone through: give --steps in place of --epochs")
     steps = DEFAULT_STEPS if steps is None else whole("steps", steps)
-    at_once = min(steps, STEPS_AT_ONCE)
+    at_once = min(steps, STEPS_PER_EPOCH)
     if steps % at_once:
         raise UsageError(
-            f"steps above {STEPS_AT_ONCE} come in thousands, got {steps}: take {steps // at_once * at_once} or "
+            f"steps above {STEPS_PER_EPOCH} come in thousands, got {steps}: take {steps // at_once * at_once} or "
             f"{(steps // at_once + 1) * at_once}"
         )
     return {"epochs": steps // at_once, "steps_per_epoch": at_once}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vaelens.errors import UsageError
+from vaelens.training.settings import GAMMA
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,9 +78,9 @@ def _factor(*args: Any) -> VAEModule:
 FAMILIES: dict[str, Family] = {
     "vae": Family(),
     "beta": Family(kl_weight=4.0),
-    "factor": Family(module=_factor, gamma=40.0),
+    "factor": Family(module=_factor, gamma=GAMMA),
     "ad-beta": Family(kl_weight=4.0, ad_weight=AD_WEIGHT),
-    "ad-factor": Family(module=_factor, gamma=40.0, ad_weight=AD_WEIGHT),
+    "ad-factor": Family(module=_factor, gamma=GAMMA, ad_weight=AD_WEIGHT),
     "ae": Family("ae", False, True, ("ae-l2", "ae-ssim"), _autoencoder("ae")),
     "ae-ssim": Family("ae", False, True, ("ae-ssim", "ae-l2"), _autoencoder("ae-ssim")),
     "anogan": Family("dcgan", False, False, ("anogan",), _gan),

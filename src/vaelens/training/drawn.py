@@ -11,10 +11,7 @@ from vaelens.data.factors import Drawable
 from vaelens.data.images import to_float
 from vaelens.errors import UsageError
 from vaelens.training.batches import Batch, Batches, Images, check_images, fingerprint, seeded
-from vaelens.training.settings import TrainSettings
-
-STEPS_PER_EPOCH = 1000
-"""Steps that count as an epoch where nothing else is said: after so many there is a row of figures and a checkpoint."""
+from vaelens.training.settings import STEPS_PER_EPOCH, TrainSettings
 
 
 def batches_of(images: Images | Drawable, settings: TrainSettings) -> Batches | DrawnBatches:

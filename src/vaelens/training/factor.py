@@ -24,10 +24,7 @@ from vaelens.objectives import (
 from vaelens.training.batches import Batch, Images, derived_seed, seeded
 from vaelens.training.drawn import first_images
 from vaelens.training.module import VAEModule
-from vaelens.training.settings import TrainSettings
-
-GAMMA = 40.0
-"""Weight of the total correlation where the settings have none: that of the figures which others report on dSprites."""
+from vaelens.training.settings import GAMMA, TrainSettings
 
 _DISCRIMINATOR_BETAS = (0.5, 0.9)
 

@@ -43,6 +43,12 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 """Per network what its paper prints, and sensible values where it is silent; the comments say which is which."""
 
+GAMMA = 40.0
+"""Weight of the total correlation where none is asked for: that of the figures which others report on dSprites."""
+
+STEPS_PER_EPOCH = 1000
+"""Steps that count as an epoch of drawn images where nothing else is said: after them comes a row of figures, a checkpoint."""
+
 _MOST, _MOST_SEED = 10**9, 2**63 - 1
 
 WARMUP_SHARE = 0.1
