@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vaelens.errors import UsageError
-from vaelens.objectives import Discriminator, discriminator_loss, permute_latents, total_correlation
+from vaelens.objectives import Discriminator, discriminator_loss, permute_latents, standardized, total_correlation
 
 
 def test_the_discriminator_has_the_layers_of_the_appendix() -> None:
@@ -162,3 +162,35 @@ def test_a_known_total_correlation_is_found(correlation: float) -> None:
     with torch.no_grad():
         found = float(total_correlation(network(codes(20_000))))
     assert found == pytest.approx(known, rel=0.2, abs=0.03)
+
+
+def test_standardized_codes_by_hand() -> None:
+    # Of 1 and 3 the mean is 2 and the deviation 1; of 10, 10 nothing is left, and nothing is divided by nothing.
+    found = standardized(torch.tensor([[1.0, 10.0], [3.0, 10.0]]))
+    torch.testing.assert_close(found, torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), atol=1e-3, rtol=0)
+    assert standardized(torch.randn(8, 3, dtype=torch.bfloat16)).dtype == torch.float32  # whose eighth bit is what is judged
+    assert standardized(torch.randn(8, 3, dtype=torch.float64)).dtype == torch.float64
+
+
+@given(st.integers(2, 40), st.integers(2, 6), st.floats(0.1, 100), st.floats(-10, 10), st.integers(0, 1000))
+@settings(max_examples=30, deadline=None)
+def test_nothing_is_won_by_scaling_or_shifting_what_is_standardized(
+    batch: int, latents: int, scale: float, shift: float, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    # No latent is the same throughout a batch.
+    codes = torch.randn(batch, latents, dtype=torch.float64, generator=generator) + torch.arange(batch)[:, None]
+    variance = codes.var(0, correction=0)
+    leaf = codes.clone().requires_grad_()
+    weighted = (standardized(leaf) * torch.randn(batch, latents, generator=generator)).sum()
+    (slope,) = torch.autograd.grad(weighted, leaf)
+
+    found = standardized(codes)
+    torch.testing.assert_close(found.mean(0), torch.zeros(latents, dtype=torch.float64), atol=1e-9, rtol=0)
+    torch.testing.assert_close(found.var(0, correction=0), variance / (variance + 1e-5))  # which is added to the variance
+    limit = 2e-5 / min(1.0, scale) ** 2 / float(variance.min())
+    most = float(found.abs().max())
+    assert float((standardized(codes * scale + shift) - found).abs().max()) <= limit * most
+    # Whatever is made of them, its gradient has no part along a shift or a common scale of a latent.
+    assert float(slope.sum(0).abs().max()) <= 1e-9
+    assert float((slope * (codes - codes.mean(0))).sum(0).abs().max()) <= 4e-5 / float(variance.min()) * batch * most

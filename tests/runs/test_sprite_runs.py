@@ -253,6 +253,10 @@ def test_steps_are_only_raised_and_only_where_there_are_steps(copy: Path, tiny_r
         ({"objective": "ad-factor", "ad_pairs": "most"}, "unknown ad_pairs 'most'; there are: random, top2, all"),
         ({"objective": "ad-factor", "ad_rectifier": "square"}, "unknown ad_rectifier 'square'; there are: relu, abs"),
         (
+            {"objective": "ad-beta", "standardize_after": 1.0},
+            "standardize_after is for objective factor or ad-factor, not for 'ad-beta'",
+        ),
+        (
             {"objective": "factor", "ad_rectifier": "abs"},
             "ad_rectifier is for objective ad-beta or ad-factor, not for 'factor'",
         ),
@@ -418,7 +422,8 @@ def test_held_out_of_other_data_sets_is_still_a_share(tiny_copy: Path) -> None:
 
 
 def test_runs_of_before_the_new_settings_load_and_go_on(tiny_copy: Path) -> None:
-    younger = ("steps_per_epoch", "gamma", "ad_weight", "ad_pairs", "ad_rectifier", "ad_layer")
+    younger = ("steps_per_epoch", "kl_start", "gamma", "standardize_after")
+    younger += ("ad_weight", "ad_pairs", "ad_rectifier", "ad_layer")
 
     def older(values: dict[str, Any]) -> None:
         for name in younger:

@@ -109,7 +109,10 @@ def at_step(network: nn.Module, number: int, action: Callable[[], Any]) -> None:
     network.decoder.register_forward_pre_hook(hook)
 
 
-ALL_TERMS = {"gamma": 5.0, "ad_weight": 3.0, "ad_pairs": "random"}
+ALL_TERMS = {
+    **{"gamma": 5.0, "standardize_after": 0.5, "kl_start": 4.0, "warmup_epochs": 1.0},
+    **{"ad_weight": 3.0, "ad_pairs": "random"},
+}
 
 if __name__ == "__main__":
     small_discriminator()

@@ -82,11 +82,16 @@ def close(found: dict[str, Tensor], expected: dict[str, Tensor], limit: float = 
         assert float((found[name] - value).abs().max()) <= limit * float(value.abs().max()), name
 
 
-@pytest.mark.parametrize("ad_weight", [None, 30.0])
+def in_units_of_their_spread(codes: Tensor) -> Tensor:
+    return (codes - codes.mean(0)) / (codes.var(0, correction=0) + 1e-5).sqrt()
+
+
+@pytest.mark.parametrize(("ad_weight", "after"), [(None, None), (30.0, 0.6), (None, 0.4)])  # 0.4 steps: from the first on
 def test_the_gradients_of_a_step_are_those_written_out_by_hand(
-    drawn: ModuleType, tmp_path: Path, ad_weight: float | None
+    drawn: ModuleType, tmp_path: Path, ad_weight: float | None, after: float | None
 ) -> None:
-    changes = {"gamma": 100.0, "ad_weight": ad_weight, "kl_weight": 2.0, "seed": 3}
+    changes = {"gamma": 100.0, "ad_weight": ad_weight, "kl_weight": 2.0, "seed": 3, "standardize_after": after}
+    seen_as = in_units_of_their_spread if after == 0.4 else torch.Tensor.clone
     network = drawn.model(seed=8)
     vae = copy.deepcopy(network)
     module = one_step(drawn, tmp_path, network, **changes)
@@ -102,7 +107,7 @@ def test_the_gradients_of_a_step_are_those_written_out_by_hand(
         vae.zero_grad(set_to_none=True)
         mean, logvar = vae.encode(batch.images)
         codes = reparameterize(mean, logvar, seeded(3, "noise", 0))
-        logits = frozen(codes)
+        logits = frozen(seen_as(codes))
         loss = elbo(vae.decode_logits(codes), batch.images, mean, logvar, kl_weight=2.0).loss
         loss = loss + gamma * (logits[:, 0] - logits[:, 1]).mean()
         (loss + weight * attention_disentanglement(LatentAttention(vae)(batch.images))).backward()
@@ -124,7 +129,7 @@ def test_the_gradients_of_a_step_are_those_written_out_by_hand(
         permuted = permute_latents(reparameterize(*vae.encode(batches.another(0)), generator), generator)
     assert module.seen[0][1] == {}  # nothing of the total correlation has come to it
     judge.zero_grad(set_to_none=True)
-    logits = judge(torch.cat([codes, permuted]))
+    logits = judge(torch.cat([seen_as(codes), seen_as(permuted)]))
     functional.cross_entropy(logits, torch.tensor([0] * 8 + [1] * 8)).backward()
     close(module.seen[1][1], gradients(judge), 1e-3)
 
@@ -214,7 +219,7 @@ def test_the_second_batch_is_another_and_is_encoded_without_gradients(drawn: Mod
 
 
 def test_a_row_has_what_there_is_to_see(drawn: ModuleType, tmp_path: Path) -> None:
-    _, result = drawn.train(tmp_path, kl_weight=3.0, **drawn.ALL_TERMS)
+    _, result = drawn.train(tmp_path, **{**drawn.ALL_TERMS, "kl_weight": 3.0, "kl_start": 3.0})
     of_latents = [f"kl/z{latent}" for latent in range(4)]
     parts = ["loss", "reconstruction", "kl", "overlap", "total_correlation", "discriminator"]
     expected = [
@@ -358,7 +363,7 @@ def test_a_checkpoint_of_before_these_settings_goes_on(drawn: ModuleType, tmp_pa
     expected = drawn.train(tmp_path / "whole", None, "memory", module=None)
     drawn.train(tmp_path / "part", None, "memory", module=None, epochs=1)
     content = torch.load(tmp_path / "part" / CHECKPOINT, weights_only=True)
-    for name in ("steps_per_epoch", "gamma", "ad_weight", "ad_pairs", "ad_layer"):
+    for name in ("steps_per_epoch", "kl_start", "gamma", "standardize_after", "ad_weight", "ad_pairs", "ad_layer"):
         del content["vaelens"]["settings"][name]
     torch.save(content, tmp_path / "part" / CHECKPOINT)
     with pytest.raises(UsageError, match=r"ad_weight is 1\.0, but the run in .* was started with None"):

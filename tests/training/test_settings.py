@@ -46,7 +46,8 @@ def test_fewer_epochs_shorten_the_warmup_and_more_later_do_not_lengthen_it() -> 
         learning_rate=st.floats(1e-9, 10),
         likelihood=st.sampled_from(["bernoulli", "gaussian", "optimal-gaussian"]),
         kl_weight=st.floats(0, 1e6),
-        warmup_epochs=st.none() | st.floats(0, 1),
+        kl_start=st.floats(0, 1e6),
+        warmup_epochs=st.none() | st.floats(1e-3, 1),
         seed=st.integers(0, 2**63 - 1),
         patience=st.none() | st.integers(1, 1000),
         precision=st.sampled_from(["auto", "32", "bf16"]),
@@ -55,6 +56,7 @@ def test_fewer_epochs_shorten_the_warmup_and_more_later_do_not_lengthen_it() -> 
         checkpoint_every=st.integers(1, 100),
         steps_per_epoch=st.none() | st.integers(1, 10_000),
         gamma=st.none() | st.floats(0, 1e6),
+        standardize_after=st.none() | st.floats(0, 100),
         ad_weight=st.none() | st.floats(0, 1e6),
         ad_pairs=st.sampled_from(["random", "top2", "all"]),
         ad_layer=st.none() | st.sampled_from(["encoder.relu4", "encoder.conv1"]),
@@ -74,6 +76,9 @@ def test_yaml_keeps_settings(settings: TrainSettings) -> None:
         ({"learning_rate": "1e-3"}, "learning_rate must be a number from 0 on, got '1e-3'"),
         ({"learning_rate": math.nan}, "learning_rate .* got nan"),
         ({"kl_weight": -1.0}, "kl_weight .* got -1.0"),
+        ({"kl_start": -1.0}, "kl_start must be a number from 0 on, got -1.0"),
+        ({"kl_start": 4, "warmup_epochs": 0}, "leaves kl_start, 4, during the warm-up: give warmup_epochs above 0"),
+        ({"standardize_after": "1"}, "standardize_after must be a number from 0 on, got '1'"),
         ({"warmup_epochs": -1}, "warmup_epochs .* got -1"),
         ({"epochs": 5, "warmup_epochs": 6}, "warmup_epochs must be at most epochs, got 6 and 5"),
         ({"seed": -1}, "seed .* got -1"),
@@ -103,11 +108,11 @@ def test_what_cannot_be_used_is_refused_in_one_line(change: dict[str, Any], mess
 
 
 def test_settings_of_before_total_correlation_and_attention_are_read_as_ever() -> None:
-    younger = ("steps_per_epoch", "gamma", "ad_weight", "ad_pairs", "ad_layer")
+    younger = ("steps_per_epoch", "kl_start", "gamma", "standardize_after", "ad_weight", "ad_pairs", "ad_layer")
     settings = TrainSettings.for_network("mnist", epochs=7, seed=3)
     old = {name: value for name, value in settings.to_dict().items() if name not in younger}
     assert TrainSettings.from_dict(old) == settings
-    assert [getattr(settings, name) for name in younger] == [None, None, None, "all", None]
+    assert [getattr(settings, name) for name in younger] == [None, 0.0, None, None, None, "all", None]
 
 
 def test_dsprites_has_the_settings_of_factor_vae() -> None:

@@ -71,6 +71,10 @@ def train(
         Optional[float],  # noqa: UP045
         typer.Option(help="weight of the total correlation, of factor and ad-factor; default: 40"),
     ] = None,
+    standardize_after: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="epochs after which the discriminator of factor and ad-factor judges standardized codes"),
+    ] = None,
     ad_weight: Annotated[Optional[float], typer.Option(help="of the attention disentanglement loss; default: 20")] = None,  # noqa: UP045
     ad_pairs: Annotated[Optional[str], typer.Option(help="of latents that it compares: random, top2 or all")] = None,  # noqa: UP045
     ad_rectifier: Annotated[Optional[str], typer.Option(help="of the maps that it compares: relu or abs")] = None,  # noqa: UP045
@@ -82,7 +86,8 @@ def train(
     batch_size: Annotated[Optional[int], typer.Option(help="images per step")] = None,  # noqa: UP045
     learning_rate: Annotated[Optional[float], typer.Option(help="of Adam")] = None,  # noqa: UP045
     likelihood: Annotated[Optional[str], typer.Option(help="bernoulli, gaussian or optimal-gaussian")] = None,  # noqa: UP045
-    warmup_epochs: Annotated[Optional[float], typer.Option(help="epochs over which the KL weight rises")] = None,  # noqa: UP045
+    warmup_epochs: Annotated[Optional[float], typer.Option(help="epochs over which the KL weight rises or falls")] = None,  # noqa: UP045
+    kl_start: Annotated[Optional[float], typer.Option(help="KL weight at the first step; default: 0")] = None,  # noqa: UP045
     patience: Annotated[Optional[int], typer.Option(help="stop after so many epochs without a lower held-out loss")] = None,  # noqa: UP045
     precision: Annotated[Optional[str], typer.Option(help="auto, 32 or bf16")] = None,  # noqa: UP045
     accelerator: Accelerator = None,
@@ -112,9 +117,11 @@ def train(
         "likelihood": likelihood,
         "kl_weight": beta,
         "gamma": gamma,
+        "standardize_after": standardize_after,
         "ad_weight": ad_weight,
         "ad_pairs": ad_pairs,
         "ad_rectifier": ad_rectifier,
+        "kl_start": kl_start,
         "warmup_epochs": warmup_epochs,
         "patience": patience,
         "precision": precision,

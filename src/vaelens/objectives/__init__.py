@@ -14,7 +14,13 @@ from vaelens.objectives.elbo import (
     reconstruction_error,
     reparameterize,
 )
-from vaelens.objectives.total_correlation import Discriminator, discriminator_loss, permute_latents, total_correlation
+from vaelens.objectives.total_correlation import (
+    Discriminator,
+    discriminator_loss,
+    permute_latents,
+    standardized,
+    total_correlation,
+)
 
 __all__ = [
     "ACTIVE_NATS",
@@ -33,5 +39,6 @@ __all__ = [
     "permute_latents",
     "reconstruction_error",
     "reparameterize",
+    "standardized",
     "total_correlation",
 ]

@@ -59,6 +59,16 @@ def permute_latents(codes: Tensor, generator: torch.Generator | None = None) -> 
     return codes.gather(0, orders)
 
 
+def standardized(codes: Tensor) -> Tensor:
+    """Codes (B, D) with each latent of mean 0 and variance 1 over the batch, for a discriminator.
+
+    The total correlation is the same, for it does not change when latents are shifted and scaled one by one. What changes is
+    what an encoder can do against a discriminator that lags behind: it can no longer make the codes so small that they are hard
+    to tell apart, which costs much KL divergence and disentangles nothing.
+    """
+    return functional.batch_norm(codes.to(torch.promote_types(codes.dtype, torch.float32)), None, None, training=True)
+
+
 def total_correlation(logits: Tensor) -> Tensor:
     """The total correlation KL(q(z) || prod_j q(z_j)) by the density-ratio trick, from a discriminator's logits (B, 2).
 

@@ -25,7 +25,10 @@ OBJECTIVES = ("vae", "beta", "factor", "ad-beta", "ad-factor", "ae", "ae-ssim", 
 MOST_LATENTS = 4096
 _MOST_BYTES = 1 << 16
 # Settings that runs of this format may lack, for they are younger; each has a default that changes nothing.
-_YOUNGER = ("steps_per_epoch", "gamma", "ad_weight", "ad_pairs", "ad_rectifier", "ad_layer")
+_YOUNGER = (
+    *("steps_per_epoch", "kl_start", "gamma", "standardize_after"),
+    *("ad_weight", "ad_pairs", "ad_rectifier", "ad_layer"),
+)
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,9 @@ def weights_of(objective: str, settings: Mapping[str, Any], latents: int, layer:
     if objective == "vae" and settings.get("kl_weight", 1) != 1:
         raise UsageError("objective 'vae' has a KL weight of 1; use objective 'beta' for another")
     attending = ("ad-beta", "ad-factor")
-    having = {"gamma": ("factor", "ad-factor"), "ad_weight": attending, "ad_pairs": attending, "ad_rectifier": attending}
+    correlating = ("factor", "ad-factor")
+    having = {"gamma": correlating, "standardize_after": correlating}
+    having |= {"ad_weight": attending, "ad_pairs": attending, "ad_rectifier": attending}
     for name, objectives in having.items():
         if name in settings and objective not in objectives:
             raise UsageError(f"{name} is for objective {' or '.join(objectives)}, not for '{objective}'; leave it out")

@@ -16,9 +16,9 @@ from vaelens.errors import UsageError
 from vaelens.objectives import (
     Discriminator,
     discriminator_loss,
-    kl_warmup,
     permute_latents,
     reparameterize,
+    standardized,
     total_correlation,
 )
 from vaelens.training.batches import Batch, Images, derived_seed, seeded
@@ -67,14 +67,15 @@ class FactorModule(VAEModule):
         """One batch: images (B, C, H, W) in [0, 1]."""
         step = self.current_epoch * len(self.batches) + batch_idx
         self._seed_layers(step)
-        weight = self.settings.kl_weight * kl_warmup(step, self._warmup_steps)
+        weight = self.kl_weight_at(step)
         terms, codes = self.terms_and_codes(
             self.augmented(batch.images, step), weight, seeded(self.settings.seed, "noise", step)
         )
         permuted = self._permuted(batch.images.device, step)
         # A leaf of its own between encoder and discriminator: each gradient stops where it should, and one pass serves both.
         leaf = codes.detach().requires_grad_()
-        joint, product = self.discriminator(torch.cat([leaf, permuted])).split([len(leaf), len(permuted)])
+        judged = [self._judged(leaf, step), self._judged(permuted, step)]
+        joint, product = self.discriminator(torch.cat(judged)).split([len(leaf), len(permuted)])
         correlation = total_correlation(joint)
         against = discriminator_loss(joint, product)
         loss = terms.loss + self.gamma * correlation.detach()
@@ -93,6 +94,11 @@ class FactorModule(VAEModule):
         judge.step()
         others = {**terms.others, "total_correlation": correlation, "discriminator": against}
         self._train_means.add(terms._replace(loss=loss, others=others))
+
+    def _judged(self, codes: Tensor, step: int) -> Tensor:
+        """What the discriminator sees of codes (B, D) at a step."""
+        after = self.settings.standardize_after
+        return codes if after is None or step < round(after * len(self.batches)) else standardized(codes)
 
     def _permuted(self, device: torch.device, step: int) -> Tensor:
         """Codes (B, D) of a second batch, each latent shuffled over the batch, without gradients."""

@@ -64,8 +64,12 @@ class VAEModule(LightningModule):  # type: ignore[misc]
     @property
     def kl_weight(self) -> float:
         """The KL weight of the current epoch's last batch."""
-        last = (self.current_epoch + 1) * len(self.batches) - 1
-        return self.settings.kl_weight * kl_warmup(last, self._warmup_steps)
+        return self.kl_weight_at((self.current_epoch + 1) * len(self.batches) - 1)
+
+    def kl_weight_at(self, step: int) -> float:
+        """The KL weight of a step of training, from 0 on."""
+        start, end = self.settings.kl_start, self.settings.kl_weight
+        return start + (end - start) * kl_warmup(step, self._warmup_steps)
 
     def _compared(self, train: Images | Drawable) -> Overlap | None:
         """The overlap of the maps of latents: where the settings ask for it and, where factors are to be found, as a figure."""
@@ -115,8 +119,9 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         """One batch: images (B, C, H, W) in [0, 1] -> the scalar loss in nats."""
         step = self.current_epoch * len(self.batches) + batch_idx
         self._seed_layers(step)
-        weight = self.settings.kl_weight * kl_warmup(step, self._warmup_steps)
-        terms = self.terms(self.augmented(batch.images, step), weight, seeded(self.settings.seed, "noise", step))
+        terms = self.terms(
+            self.augmented(batch.images, step), self.kl_weight_at(step), seeded(self.settings.seed, "noise", step)
+        )
         self._guard.check(terms.loss, "loss", self.current_epoch, batch_idx, batch.indices)
         self._last_batch = batch_idx, batch.indices
         self._last_images = batch.images

@@ -69,8 +69,10 @@ class TrainSettings:
         likelihood: of the reconstruction, "bernoulli", "gaussian" (unit variance) or "optimal-gaussian" (the variance that
             makes each batch likeliest).
         kl_weight: weight of the KL divergence after the warm-up; beta of the beta-VAE.
-        warmup_epochs: epochs, or a fraction of one, over which the KL weight rises from 0. None stands for a tenth of
-            `epochs` and is replaced by that number here, so that raising `epochs` later leaves the warm-up as it was.
+        kl_start: the KL weight at the first step; above `kl_weight` the warm-up lowers it in place of raising it.
+        warmup_epochs: epochs, or a fraction of one, over which the KL weight goes from `kl_start` to `kl_weight`. None stands
+            for a tenth of `epochs` and is replaced by that number here, so that raising `epochs` later leaves the warm-up as it
+            was.
         seed: of the order of the images, the posterior's noise and any dropout. The model's first weights are the
             caller's business.
         patience: stop when the held-out loss has not fallen for this many epochs after the warm-up; None: never.
@@ -81,6 +83,8 @@ class TrainSettings:
         steps_per_epoch: steps that make an epoch where images are drawn at random, as those of dSprites are; None: 1,000
             there, and elsewhere an epoch takes every image once.
         gamma: weight of the total correlation, for FactorVAE; None where its penalty is not there.
+        standardize_after: epochs after which FactorVAE's discriminator judges standardized codes, each latent of mean 0 and
+            variance 1 over the batch: they have the same total correlation, and cannot escape it by shrinking; None: never.
         ad_weight: weight lambda of the attention disentanglement loss (eq. 5); None where that is not there.
         ad_pairs: which pairs of latents it compares: "random", "top2" or "all".
         ad_rectifier: what makes a signed map a map there: "relu" (eq. 2) or "abs", with which maps cannot part by vanishing.
@@ -97,6 +101,7 @@ class TrainSettings:
     augmentation: str = "none"
     likelihood: str = "bernoulli"
     kl_weight: float = 1.0
+    kl_start: float = 0.0
     warmup_epochs: float | None = None
     seed: int = 0
     patience: int | None = None
@@ -106,6 +111,7 @@ class TrainSettings:
     checkpoint_every: int = 1
     steps_per_epoch: int | None = None
     gamma: float | None = None
+    standardize_after: float | None = None
     ad_weight: float | None = None
     ad_pairs: str = "all"
     ad_rectifier: str = "relu"
@@ -124,7 +130,8 @@ class TrainSettings:
             raise UsageError("learning_rate must be above 0, got 0")
         _check_number("weight_decay", self.weight_decay)
         _check_number("kl_weight", self.kl_weight)
-        for name in ("gamma", "ad_weight"):
+        _check_number("kl_start", self.kl_start)
+        for name in ("gamma", "standardize_after", "ad_weight"):
             if getattr(self, name) is not None:
                 _check_number(name, getattr(self, name))
         if not (self.ad_layer is None or isinstance(self.ad_layer, str)):
@@ -143,6 +150,11 @@ class TrainSettings:
                 "the KL weight would never reach its value"
             )
 
+        if self.kl_start and not self.warmup:
+            raise UsageError(
+                f"the KL weight leaves kl_start, {self.kl_start:g}, during the warm-up: give warmup_epochs above 0"
+            )
+
     @property
     def warmup(self) -> float:
         """`warmup_epochs`, which is a number from construction on."""
@@ -150,7 +162,7 @@ class TrainSettings:
         return self.warmup_epochs
 
     def warmup_steps(self, batches_per_epoch: int) -> int:
-        """Steps over which the KL weight rises, at this many batches per epoch."""
+        """Steps over which the KL weight changes, at this many batches per epoch."""
         return round(self.warmup * batches_per_epoch)
 
     @classmethod
