@@ -49,7 +49,7 @@ def test_table3_has_every_seed_and_goes_on_where_it_stopped(tmp_path: Path, monk
     assert said[0].startswith("6 of 6 runs are to be trained")
     assert len(list((out / "results").iterdir())) == 3  # each is kept as it ends
     trained = sorted(path.name for path in (out / "runs").iterdir())
-    assert "ad-factor-gamma40-lambda20-all-seed0" in trained
+    assert "ad-factor-gamma40-lambda20-all-paced-seed0" in trained
     before = {path: path.stat().st_mtime_ns for path in (out / "runs").glob("*/model.safetensors")}
 
     left = 3
@@ -68,7 +68,7 @@ def test_table3_has_every_seed_and_goes_on_where_it_stopped(tmp_path: Path, monk
     assert rows["factor"]["mig"] == pytest.approx(statistics.fmean(of_factor))
     assert rows["factor"]["mig_spread"] == pytest.approx(statistics.stdev(of_factor))
     # The very figures of the run.
-    run = load_run(out / "runs" / "ad-factor-gamma40-lambda20-all-seed3")
+    run = load_run(out / "runs" / "ad-factor-gamma40-lambda20-all-paced-seed3")
     expected = evaluate_disentanglement(run, repeats=sprite_rows.REPEATS).to_dict()
     line = next(line for line in lines if line["objective"] == "ad-factor" and line["seed"] == "3")
     for name in ("factor_vae_score", "sap", "dci_completeness"):
@@ -80,7 +80,14 @@ def test_table3_has_every_seed_and_goes_on_where_it_stopped(tmp_path: Path, monk
 
 
 def test_weights_given_as_lists_make_a_run_for_each() -> None:
-    asked = Asked(preset="small", gammas=(10.0, 40.0), ad_weights=(1.0, 20.0), ad_pairs=("random", "all"), betas=(2.0,))
+    asked = Asked(
+        preset="small",
+        recipes=("published",),
+        gammas=(10.0, 40.0),
+        ad_weights=(1.0, 20.0),
+        ad_pairs=("random", "all"),
+        betas=(2.0,),
+    )
     names = [recipe.name for recipe in sprite_recipes(("vae", "beta", "factor", "ad-factor"), (0, 1), asked)]
     assert names[:2] == ["vae-seed0", "beta-beta2-seed0"]
     assert names[2:6] == [f"factor-gamma{gamma}-seed{seed}" for gamma in (10, 40) for seed in (0, 1)]
@@ -88,7 +95,7 @@ def test_weights_given_as_lists_make_a_run_for_each() -> None:
     assert len(set(names)) == len(names)
     of_both = sprite_recipes(("factor", "ad-beta"), (5,), Asked(preset="small", ad_rectifiers=("relu", "abs")))
     assert [recipe.name for recipe in of_both] == [
-        "factor-gamma40-seed5",
+        "factor-gamma40-paced-seed5",
         "ad-beta-beta4-lambda20-all-relu-seed5",
         "ad-beta-beta4-lambda20-all-abs-seed5",
     ]
@@ -97,11 +104,32 @@ def test_weights_given_as_lists_make_a_run_for_each() -> None:
     assert seeds_of(Asked(seeds=(7,))) == (7,)
 
 
+def test_recipes_are_settings_of_training_and_part_of_the_names() -> None:
+    both = sprite_recipes(("beta", "ad-factor"), (1,), Asked(preset="small", steps=15_000, recipes=("published", "paced")))
+    assert [recipe.name for recipe in both] == [
+        "beta-beta4-seed1",
+        "ad-factor-gamma40-lambda20-all-seed1",
+        "ad-factor-gamma40-lambda20-all-paced-seed1",
+    ]
+    pace = {"kl_start": 4.0, "warmup_epochs": 4.0, "standardize_after": 1.0}
+    assert pace.keys().isdisjoint(both[0].options)  # of what has no discriminator
+    assert both[2].options == {**both[1].options, **pace}
+    (short,) = sprite_recipes(("factor",), (1,), Asked(preset="small", steps=2000))
+    assert short.options["warmup_epochs"] == 2  # no longer than the run
+    (tiny,) = sprite_recipes(("factor",), (1,), Asked(preset="small", steps=3))
+    assert tiny.options["warmup_epochs"] == 1
+    assert tiny.config(None).training["kl_start"] == 4.0
+    (published,) = sprite_recipes(("factor",), (1,), Asked())
+    assert pace.keys().isdisjoint(published.options)
+
+
 def test_figure8_is_of_given_runs_and_draws_what_the_paper_has(tmp_path: Path) -> None:
     from vaelens.runs.train import train_run
 
     options: dict[str, Any] = {"steps": 2, "batch_size": 4, "latent_dim": 3, "progress": False}
     train_run(tmp_path / "a", "dsprites", objective="factor", gamma=10.0, **options)
+    train_run(tmp_path / "p", "dsprites", objective="factor", kl_start=4.0, warmup_epochs=1, standardize_after=1, **options)
+    assert label_of(load_run(tmp_path / "p")) == "FactorVAE, gamma 40, KL weight from 4, standardized codes"
     train_run(tmp_path / "b", "dsprites", objective="ad-beta", ad_weight=2.0, ad_pairs="top2", layer="encoder.relu3", **options)
     assert label_of(load_run(tmp_path / "a")) == "FactorVAE, gamma 10"
     label = "AD-beta-VAE, beta 4, lambda 2, the strongest pair, at encoder.relu3"
@@ -114,6 +142,10 @@ def test_figure8_is_of_given_runs_and_draws_what_the_paper_has(tmp_path: Path) -
     measured = [sprite_rows.measured_sprites(load_run(tmp_path / name), out, Asked()) for name in "ab"]
     drawn = {kind.label: list(kind.points) for kind in kinds(measured)}
     assert list(drawn) == ["FactorVAE", "AD-beta-VAE", "FactorVAE, the paper"]
+    paced = sprite_rows.measured_sprites(load_run(tmp_path / "p"), out, Asked())
+    styles = {kind.label: kind.style for kind in kinds([*measured, paced])}
+    assert list(styles) == ["FactorVAE", "FactorVAE, paced", "AD-beta-VAE", "FactorVAE, the paper"]
+    assert styles == {"FactorVAE": 0, "FactorVAE, paced": 1, "AD-beta-VAE": 2, "FactorVAE, the paper": 0}
     assert drawn["FactorVAE"] == [(points[0]["reconstruction"], points[0]["factor_vae_score"])]
     train_run(tmp_path / "c", "dsprites", objective="factor", gamma=10.0, **options)
     with pytest.raises(UsageError, match="two runs are FactorVAE, gamma 10 with seed 0; give one of them"):
@@ -125,6 +157,8 @@ def test_figure8_is_of_given_runs_and_draws_what_the_paper_has(tmp_path: Path) -
     [
         ("table3", {"epochs": 3}, "table3 takes no --epochs: give --steps"),
         ("table3", {"gammas": (-1.0,)}, "gamma must be a number from 0 on, got -1.0"),
+        ("table3", {"recipes": ("own",)}, "unknown recipe 'own'; there are: published, paced"),
+        ("figure9", {"recipes": ("paced",)}, "figure9 takes no --recipe; leave it out"),
         ("table3", {"ad_pairs": ("some",)}, "unknown ad_pairs 'some'; there are: random, top2, all"),
         ("table3", {"steps": 1500}, "steps above 1000 come in thousands"),
         ("figure1", {"steps": 10}, "figure1 takes no --steps; leave it out"),

@@ -12,7 +12,8 @@ from vaelens.errors import UsageError, unknown, whole
 PRESETS = ("paper", "small")
 VIDEOS = ("ucsd-ped1", "ucsd-ped2")
 SEEDS = (0, 1, 2)
-_SWEPT = ("gammas", "betas", "ad_weights", "ad_pairs", "ad_rectifiers")
+_SWEPT = ("gammas", "betas", "ad_weights", "ad_pairs", "ad_rectifiers", "recipes")
+RECIPES = ("published", "paced")
 # Where an option is not called as the argument is.
 _OPTION = {
     "categories": "--category",
@@ -21,6 +22,7 @@ _OPTION = {
     "ad_weights": "--ad-weight",
     "ad_pairs": "--ad-pairs",
     "ad_rectifiers": "--ad-rectifier",
+    "recipes": "--recipe",
 }
 
 
@@ -42,6 +44,7 @@ class Asked:
         ad_weights: weights of the attention disentanglement loss, a run for each.
         ad_pairs: which pairs of latents that loss compares, a run for each.
         ad_rectifiers: what makes a signed map a map there, a run for each.
+        recipes: of `RECIPES`, how FactorVAE is trained with and without that loss, a run for each.
         preset: "paper" for the paper's networks and settings, "small" for a compact network.
         overwrite: train anew where there are runs with other settings.
         progress: show the progress of training.
@@ -64,6 +67,7 @@ class Asked:
     ad_weights: tuple[float, ...] = ()
     ad_pairs: tuple[str, ...] = ()
     ad_rectifiers: tuple[str, ...] = ()
+    recipes: tuple[str, ...] = ()
     preset: str | None = None
     overwrite: bool = False
     progress: bool = True
@@ -72,6 +76,9 @@ class Asked:
     def __post_init__(self) -> None:
         if self.preset is not None and self.preset not in PRESETS:
             raise unknown("preset", self.preset, PRESETS)
+        for recipe in self.recipes:
+            if recipe not in RECIPES:
+                raise unknown("recipe", recipe, RECIPES)
         if self.dataset is not None and self.dataset not in VIDEOS:
             raise unknown("data set of this table or figure", self.dataset, VIDEOS)
         if self.categories:

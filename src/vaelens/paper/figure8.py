@@ -38,17 +38,22 @@ def make(asked: Asked, out: Path) -> Reproduced:
 
 
 def kinds(measured: Sequence[SpriteFigures]) -> list[Points]:
-    """The models by objective, and the paper's of the same objectives."""
-    there = [objective for objective in _KINDS if any(one.objective == objective for one in measured)]
-    ours = [Points(_KINDS[name], _points(measured, name), style) for style, name in enumerate(there)]
+    """The models by objective and recipe, and the paper's of the same objectives."""
+    pairs = {(one.objective, one.paced) for one in measured}
+    there = [(name, paced) for name in _KINDS for paced in (False, True) if (name, paced) in pairs]
+    ours = [
+        Points(_KINDS[name] + (", paced" if paced else ""), _points(measured, name, paced), style)
+        for style, (name, paced) in enumerate(there)
+    ]
+    style_of = {name: style for style, (name, _) in reversed(list(enumerate(there)))}
     papers = [
         Points(f"{_KINDS[name]}, the paper", [(error, score) for _, error, score in PAPER_FIGURE8[name]], style, hollow=True)
-        for style, name in enumerate(there)
+        for name, style in reversed(style_of.items())
         if name in PAPER_FIGURE8
     ]
     return [*ours, *papers]
 
 
-def _points(measured: Sequence[SpriteFigures], objective: str) -> list[tuple[float, float]]:
-    ours = [one.values for one in measured if one.objective == objective]
+def _points(measured: Sequence[SpriteFigures], objective: str, paced: bool) -> list[tuple[float, float]]:
+    ours = [one.values for one in measured if (one.objective, one.paced) == (objective, paced)]
     return [(float(values["reconstruction"] or 0), float(values["factor_vae_score"] or 0)) for values in ours]

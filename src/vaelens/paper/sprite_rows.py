@@ -44,6 +44,7 @@ class SpriteFigures:
         objective: of the run.
         seed: of the run.
         steps: that it was trained for.
+        paced: whether by that recipe.
         settings: how the run was made.
         values: each of FIGURES, metrics that draw at random in the mean over 3 repeats.
         spread: of those, the sample standard deviation over the repeats; None where nothing is drawn.
@@ -53,6 +54,7 @@ class SpriteFigures:
     objective: str
     seed: int
     steps: int
+    paced: bool
     settings: Mapping[str, Any]
     values: Mapping[str, float | None]
     spread: Mapping[str, float | None]
@@ -77,6 +79,7 @@ def measured_sprites(run: Run, out: Path, asked: Asked) -> SpriteFigures:
         objective=run.config.objective,
         seed=run.config.dataset["seed"],
         steps=training["epochs"] * training["steps_per_epoch"],
+        paced=bool(training.get("kl_start")),
         settings=run.settings(),
         values=found["values"],
         spread=found["spread"],

@@ -14,7 +14,7 @@ from vaelens.paper.trained import Recipe
 from vaelens.runs import Run, load_run
 from vaelens.runs.objective import AD_WEIGHT
 from vaelens.training.device import pick_device
-from vaelens.training.settings import GAMMA
+from vaelens.training.settings import GAMMA, STEPS_PER_EPOCH
 
 DATASET = "dsprites"
 OBJECTIVES = ("vae", "beta", "factor", "ad-beta", "ad-factor")
@@ -24,6 +24,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     # Ours, for an evening on two cores.
     "small": {"steps": 15_000, "learning_rate": 3e-4},
 }
+_RECIPES = {"paper": ("published",), "small": ("paced",)}
+# Of "paced", in thousands of steps. A high KL weight first opens few latents, along the factors; a discriminator that sees
+# standardized codes cannot be escaped by making them small, but from the first step it would be followed by worse ones.
+_KL_START, _FALL, _RAW = 4.0, 4.0, 1.0
 _SEEDS = {"paper": (0, 1, 2, 3, 4), "small": SEEDS}
 _NAMED = {"kl_weight": "beta", "gamma": "gamma", "ad_weight": "lambda"}
 _BETAS, _GAMMAS, _PAIRS = (4.0,), (GAMMA,), ("all",)
@@ -43,6 +47,8 @@ def sprite_recipes(objectives: Sequence[str], seeds: Sequence[int], asked: Asked
                 options: dict[str, Any] = {**PRESETS[asked.preset_used], **settings, "objective": objective, "seed": seed}
                 if asked.steps is not None:
                     options["steps"] = asked.steps
+                if options.pop("recipe", None) == "paced":
+                    options |= _paced(options["steps"])
                 recipes.append(Recipe(f"{name}-seed{seed}", DATASET, options))
     return recipes
 
@@ -87,7 +93,16 @@ def label_of(run: Run) -> str:
         parts.append(f"lambda {training['ad_weight']:g}, {pairs}{maps}")
         if training.get("ad_layer") is not None:
             parts.append(f"at {training['ad_layer']}")
+    if training.get("kl_start"):
+        parts.append(f"KL weight from {training['kl_start']:g}")
+    if training.get("standardize_after") is not None:
+        parts.append("standardized codes")
     return ", ".join(parts)
+
+
+def _paced(steps: int) -> dict[str, float]:
+    """Settings of the recipe of that name; of a run too short for it, all of it is the fall."""
+    return {"kl_start": _KL_START, "warmup_epochs": min(_FALL, max(1, steps // STEPS_PER_EPOCH)), "standardize_after": _RAW}
 
 
 def _variants(objective: str, asked: Asked) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -99,9 +114,11 @@ def _variants(objective: str, asked: Asked) -> Iterator[tuple[str, dict[str, Any
         "ad_weight": (asked.ad_weights or (AD_WEIGHT,)) if attends else (),
         "ad_pairs": (asked.ad_pairs or _PAIRS) if attends else (),
         "ad_rectifier": asked.ad_rectifiers if attends else (),
+        "recipe": (asked.recipes or _RECIPES[asked.preset_used]) if correlates else (),
     }
     there = {name: values for name, values in choices.items() if values}
     for chosen in itertools.product(*there.values()):
         settings = dict(zip(there, chosen, strict=True))
-        parts = [f"{_NAMED[name]}{value:g}" if name in _NAMED else str(value) for name, value in settings.items()]
+        shown = [(name, value) for name, value in settings.items() if value != "published"]
+        parts = [f"{_NAMED[name]}{value:g}" if name in _NAMED else str(value) for name, value in shown]
         yield "-".join([objective, *parts]), settings
