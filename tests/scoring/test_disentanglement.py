@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from vaelens.errors import UsageError
-from vaelens.metrics import factor_vae_score, mutual_information_gap
+from vaelens.metrics import factor_vae_score, kl_parts, mutual_information_gap
 from vaelens.metrics.disentanglement import METRICS
 from vaelens.objectives import attention_disentanglement, kl_per_latent
 from vaelens.runs import Run, load_run
@@ -61,6 +61,9 @@ def test_figures_are_those_of_the_codes(result: Disentanglement, run: Run, few_s
     assert result.scores["factor_vae_score"].values == tuple(factor_vae_score(codes, factors, seed=s).score for s in (0, 1))
     assert result.scores["mig"].mean == mutual_information_gap(codes, factors).score
     np.testing.assert_array_equal(result.information, mutual_information_gap(codes, factors).mutual_information)
+    parts = kl_parts(mean, logvar)
+    assert result.parts.total_correlation == parts.total_correlation
+    assert result.to_dict()["information"] == parts.information <= np.log(432)
     torch.testing.assert_close(result.kl.float(), kl_per_latent(mean, logvar).mean(0))
     assert set(result.scores) == set(METRICS) - {"dci"} | {
         f"dci_{n}" for n in ("disentanglement", "completeness", "informativeness")
@@ -97,6 +100,7 @@ def test_the_report_and_the_json_have_the_figures(result: Disentanglement, run: 
     report = write_disentanglement(run, result)
     page = report.read_text()
     assert "is there one latent for each factor?" in page
+    assert f"{result.parts.total_correlation:.1f} ± {result.parts.total_correlation_error:.1f} of total correlation" in page
     assert f"{result.scores['factor_vae_score'].mean:.3f}" in page
     kept = json.loads((report.parent / "evaluation.json").read_text())
     assert kept["disentanglement"]["mig"] == result.scores["mig"].mean

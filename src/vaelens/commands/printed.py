@@ -75,12 +75,13 @@ def print_evaluation(result: Evaluation, run: Run) -> None:
 
 def print_disentanglement(result: Disentanglement) -> None:
     """The metrics of disentanglement with their spread, and what each latent knows most of."""
-    from vaelens.scoring.disentanglement_report import latents_table, overlap_of, table_of
+    from vaelens.scoring.disentanglement_report import latents_table, overlap_of, parts_of, table_of
 
     for table in (table_of(result), latents_table(result)):
         print_table(table.title, list(table.columns), [[_figure(cell) for cell in row] for row in table.rows])
     active = f"{int(result.active.sum())} of {len(result.kl)} latents active"
     print(f"reconstruction {result.reconstruction:.1f} nats per image; {active}")
+    print(f"KL divergence {float(result.kl.sum()):.1f} nats per image: {parts_of(result)}")
     print(f"attention maps overlap by {overlap_of(result)}")
 
 

@@ -6,8 +6,10 @@ metrics.compute().auroc               # also .average_precision .best_iou .aupro
 
 factor_vae_score(codes, factors).score    # (N, D) and (N, F); likewise the other metrics of disentanglement
 all_scores(codes, factors, repeats=3)     # all of them, each with its spread
+kl_parts(mean, logvar)                    # what the KL divergence consists of: information, total correlation, the rest
 """
 
+from vaelens.metrics.aggregate import KLParts, kl_parts
 from vaelens.metrics.beta_vae import BetaVAEScore, beta_vae_score
 from vaelens.metrics.dci import DCI, dci
 from vaelens.metrics.disentanglement import RepeatedFigure, all_scores
@@ -25,6 +27,7 @@ __all__ = [
     "FactorVAEScore",
     "FactorVAESettings",
     "InformationGap",
+    "KLParts",
     "Modularity",
     "PixelFigures",
     "PixelMetrics",
@@ -35,6 +38,7 @@ __all__ = [
     "beta_vae_score",
     "dci",
     "factor_vae_score",
+    "kl_parts",
     "modularity",
     "mutual_information_gap",
     "sap",

@@ -106,7 +106,7 @@ NOTES_TABLE3 = (
     "The score is that of Kim and Mnih on all 737,280 images with the settings of disentanglement_lib (5 factors, latents of a "
     "standard deviation below 0.05 left out), in the mean over 3 draws; DCI is its disentanglement, by a random forest.",
     "Overlap is eq. 5 over all pairs of latents at the layer of the loss, 0 where a map is empty; reconstruction is in nats "
-    "per image.",
+    "per image; TC is the total correlation of the codes in nats, from the posteriors of all images, not by a discriminator.",
     "The paper's are of 300,000 steps. The reproduction beside it counted the constant colour as a factor, and divided the "
     "attention loss by the batch twice.",
 )

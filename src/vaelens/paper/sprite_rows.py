@@ -27,6 +27,7 @@ FIGURES = (
     "dci_completeness",
     "dci_informativeness",
     "reconstruction",
+    "total_correlation",
     "attention_overlap",
     "attention_overlap_of_drawn",
     "empty_maps",

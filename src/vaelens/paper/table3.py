@@ -23,11 +23,12 @@ _SHOWN = {
     "mig": "MIG",
     "dci_disentanglement": "DCI",
     "reconstruction": "reconstruction",
+    "total_correlation": "TC",
     "attention_overlap": "overlap",
     "empty_maps": "empty maps",
     "active_latents": "active",
 }
-_DECIMALS = {"reconstruction": 1, "active_latents": 1}
+_DECIMALS = {"reconstruction": 1, "total_correlation": 2, "active_latents": 1}
 
 
 def make(asked: Asked, out: Path) -> Reproduced:

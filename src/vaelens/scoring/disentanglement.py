@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaelens.data.factors import FactorImages
+from vaelens.metrics.aggregate import KLParts, kl_parts
 from vaelens.metrics.disentanglement import METRICS, RepeatedFigure, all_scores
 from vaelens.metrics.mig import mutual_information_gap
 from vaelens.objectives import active_latents, empty_maps, kl_per_latent, reconstruction_error, reparameterize
@@ -59,6 +60,7 @@ class Disentanglement:
         reconstruction: nats per image of the run's likelihood, with a sample of the posterior, on 4,096 random images.
         reconstruction_error: its standard error.
         kl: (D,), nats, the mean over all images.
+        parts: what that divergence consists of.
         overlaps: how far attention maps of latents overlap, and how many are empty.
         information: (D, F), nats, mutual information of latents and factors.
         factor_names: F names.
@@ -70,6 +72,7 @@ class Disentanglement:
     reconstruction: float
     reconstruction_error: float
     kl: Tensor
+    parts: KLParts
     overlaps: Overlaps
     information: NDArray[np.float64]
     factor_names: tuple[str, ...]
@@ -91,6 +94,11 @@ class Disentanglement:
             "reconstruction_standard_error": self.reconstruction_error,
             **self.overlaps.to_dict(),
             "kl": self.kl.tolist(),
+            "information": self.parts.information,
+            "information_standard_error": self.parts.information_error,
+            "total_correlation": self.parts.total_correlation,
+            "total_correlation_standard_error": self.parts.total_correlation_error,
+            "marginal_kl": self.parts.marginal.tolist(),
             "active_latents": int(self.active.sum()),
             "latents": len(self.kl),
             "mutual_information": self.information.tolist(),
@@ -130,6 +138,7 @@ def evaluate_disentanglement(
         reconstruction=float(errors.mean()),
         reconstruction_error=float(errors.std() / len(errors) ** 0.5),
         kl=kl,
+        parts=kl_parts(mean, logvar, progress=progress),
         overlaps=overlaps(run, images, active_latents(kl)),
         information=mutual_information_gap(codes, factors).mutual_information,
         factor_names=images.factor_names,

@@ -76,6 +76,16 @@ def overlap_of(result: Disentanglement) -> str:
     return ", ".join([*parts, f"{found.empty_maps:.0%} of maps are empty"])
 
 
+def parts_of(result: Disentanglement) -> str:
+    """What the KL divergence consists of."""
+    parts = result.parts
+    return (
+        f"{parts.information:.1f} ± {parts.information_error:.1f} of information, of {np.log(result.images):.1f} there are, "
+        f"{parts.total_correlation:.1f} ± {parts.total_correlation_error:.1f} of total correlation, and "
+        f"{parts.marginal.sum():.1f} by which latents differ from the prior"
+    )
+
+
 def disentanglement_report(run: Run, result: Disentanglement) -> Report:
     """The report of an evaluation."""
     config = run.config
@@ -92,6 +102,7 @@ def disentanglement_report(run: Run, result: Disentanglement) -> Report:
         lead=f"A model of objective '{config.objective}', measured on all {result.images:,} images.{scored}",
         summary=(
             ("reconstruction", f"{result.reconstruction:.1f} ± {result.reconstruction_error:.1f} nats per image"),
+            ("total correlation", f"{result.parts.total_correlation:.1f} ± {result.parts.total_correlation_error:.1f} nats"),
             ("active latents", f"{active} of {len(result.kl)}"),
             ("overlap of maps (eq. 5)", NOTHING if found.attention_overlap is None else f"{found.attention_overlap:.3f}"),
             ("maps that are empty", f"{found.empty_maps:.0%}"),
@@ -109,6 +120,8 @@ def disentanglement_report(run: Run, result: Disentanglement) -> Report:
         images=(),
         map_limit=None,
         notes=(
+            f"The KL divergence, {float(result.kl.sum()):.1f} nats per image, consists of {parts_of(result)}. These are taken "
+            "from the posteriors of all images; what FactorVAE's discriminator estimates in training may be far below.",
             f"Overlap of attention maps: {overlap_of(result)}. An empty map overlaps with nothing.",
             "The spread is the sample standard deviation over a metric's own draws on the same codes; it says nothing of other "
             "seeds of training.",
