@@ -110,7 +110,7 @@ def at_step(network: nn.Module, number: int, action: Callable[[], Any]) -> None:
 
 
 ALL_TERMS = {
-    **{"gamma": 5.0, "standardize_after": 0.5, "kl_start": 4.0, "warmup_epochs": 1.0},
+    **{"gamma": 5.0, "discriminator_learning_rate": 2e-3, "standardize_after": 0.5, "kl_start": 4.0, "warmup_epochs": 1.0},
     **{"ad_weight": 3.0, "ad_pairs": "random"},
 }
 

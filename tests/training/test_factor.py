@@ -188,6 +188,9 @@ def test_the_optimisers_are_those_of_the_appendix(drawn: ModuleType, tmp_path: P
     assert whose[0] == {id(p) for p in network.parameters()}
     assert whose[1] == {id(p) for p in module.discriminator.parameters()}
     assert not whose[0] & whose[1]
+    module = one_step(drawn, tmp_path / "own", drawn.model(), learning_rate=3e-4, discriminator_learning_rate=1e-5)
+    one, other = (step if isinstance(step, torch.optim.Adam) else step.optimizer for step in module.stepped)
+    assert (one.defaults["lr"], other.defaults["lr"]) == (3e-4, 1e-5)
 
 
 @pytest.mark.parametrize("kind", ["drawn", "memory"])
@@ -363,7 +366,16 @@ def test_a_checkpoint_of_before_these_settings_goes_on(drawn: ModuleType, tmp_pa
     expected = drawn.train(tmp_path / "whole", None, "memory", module=None)
     drawn.train(tmp_path / "part", None, "memory", module=None, epochs=1)
     content = torch.load(tmp_path / "part" / CHECKPOINT, weights_only=True)
-    for name in ("steps_per_epoch", "kl_start", "gamma", "standardize_after", "ad_weight", "ad_pairs", "ad_layer"):
+    for name in (
+        "steps_per_epoch",
+        "kl_start",
+        "gamma",
+        "discriminator_learning_rate",
+        "standardize_after",
+        "ad_weight",
+        "ad_pairs",
+        "ad_layer",
+    ):
         del content["vaelens"]["settings"][name]
     torch.save(content, tmp_path / "part" / CHECKPOINT)
     with pytest.raises(UsageError, match=r"ad_weight is 1\.0, but the run in .* was started with None"):

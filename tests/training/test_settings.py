@@ -56,6 +56,7 @@ def test_fewer_epochs_shorten_the_warmup_and_more_later_do_not_lengthen_it() -> 
         checkpoint_every=st.integers(1, 100),
         steps_per_epoch=st.none() | st.integers(1, 10_000),
         gamma=st.none() | st.floats(0, 1e6),
+        discriminator_learning_rate=st.none() | st.floats(1e-9, 10),
         standardize_after=st.none() | st.floats(0, 100),
         ad_weight=st.none() | st.floats(0, 1e6),
         ad_pairs=st.sampled_from(["random", "top2", "all"]),
@@ -78,6 +79,8 @@ def test_yaml_keeps_settings(settings: TrainSettings) -> None:
         ({"kl_weight": -1.0}, "kl_weight .* got -1.0"),
         ({"kl_start": -1.0}, "kl_start must be a number from 0 on, got -1.0"),
         ({"kl_start": 4, "warmup_epochs": 0}, "leaves kl_start, 4, during the warm-up: give warmup_epochs above 0"),
+        ({"discriminator_learning_rate": 0}, "discriminator_learning_rate must be above 0, got 0"),
+        ({"discriminator_learning_rate": -1e-4}, "discriminator_learning_rate must be a number from 0 on, got -0.0001"),
         ({"standardize_after": "1"}, "standardize_after must be a number from 0 on, got '1'"),
         ({"warmup_epochs": -1}, "warmup_epochs .* got -1"),
         ({"epochs": 5, "warmup_epochs": 6}, "warmup_epochs must be at most epochs, got 6 and 5"),
@@ -108,11 +111,20 @@ def test_what_cannot_be_used_is_refused_in_one_line(change: dict[str, Any], mess
 
 
 def test_settings_of_before_total_correlation_and_attention_are_read_as_ever() -> None:
-    younger = ("steps_per_epoch", "kl_start", "gamma", "standardize_after", "ad_weight", "ad_pairs", "ad_layer")
+    younger = (
+        "steps_per_epoch",
+        "kl_start",
+        "gamma",
+        "discriminator_learning_rate",
+        "standardize_after",
+        "ad_weight",
+        "ad_pairs",
+        "ad_layer",
+    )
     settings = TrainSettings.for_network("mnist", epochs=7, seed=3)
     old = {name: value for name, value in settings.to_dict().items() if name not in younger}
     assert TrainSettings.from_dict(old) == settings
-    assert [getattr(settings, name) for name in younger] == [None, 0.0, None, None, None, "all", None]
+    assert [getattr(settings, name) for name in younger] == [None, 0.0, None, None, None, None, "all", None]
 
 
 def test_dsprites_has_the_settings_of_factor_vae() -> None:

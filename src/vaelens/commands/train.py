@@ -71,6 +71,10 @@ def train(
         Optional[float],  # noqa: UP045
         typer.Option(help="weight of the total correlation, of factor and ad-factor; default: 40"),
     ] = None,
+    discriminator_rate: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="learning rate of the discriminator of factor and ad-factor; default: --learning-rate"),
+    ] = None,
     standardize_after: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(help="epochs after which the discriminator of factor and ad-factor judges standardized codes"),
@@ -117,6 +121,7 @@ def train(
         "likelihood": likelihood,
         "kl_weight": beta,
         "gamma": gamma,
+        "discriminator_learning_rate": discriminator_rate,
         "standardize_after": standardize_after,
         "ad_weight": ad_weight,
         "ad_pairs": ad_pairs,

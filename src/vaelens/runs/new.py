@@ -192,7 +192,7 @@ def weights_of(objective: str, settings: Mapping[str, Any], latents: int, layer:
         raise UsageError("objective 'vae' has a KL weight of 1; use objective 'beta' for another")
     attending = ("ad-beta", "ad-factor")
     correlating = ("factor", "ad-factor")
-    having = {"gamma": correlating, "standardize_after": correlating}
+    having = {"gamma": correlating, "discriminator_learning_rate": correlating, "standardize_after": correlating}
     having |= {"ad_weight": attending, "ad_pairs": attending, "ad_rectifier": attending}
     for name, objectives in having.items():
         if name in settings and objective not in objectives:

@@ -61,7 +61,8 @@ class FactorModule(VAEModule):
 
     def configure_optimizers(self) -> Any:
         """Two Adams, fused, each with FactorVAE's betas."""
-        return [self._adam(self._trainable()), self._adam(self.discriminator.parameters(), _DISCRIMINATOR_BETAS)]
+        rate = self.settings.discriminator_learning_rate
+        return [self._adam(self._trainable()), self._adam(self.discriminator.parameters(), _DISCRIMINATOR_BETAS, rate)]
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
         """One batch: images (B, C, H, W) in [0, 1]."""

@@ -83,6 +83,7 @@ class TrainSettings:
         steps_per_epoch: steps that make an epoch where images are drawn at random, as those of dSprites are; None: 1,000
             there, and elsewhere an epoch takes every image once.
         gamma: weight of the total correlation, for FactorVAE; None where its penalty is not there.
+        discriminator_learning_rate: of the Adam of FactorVAE's discriminator; None: `learning_rate`.
         standardize_after: epochs after which FactorVAE's discriminator judges standardized codes, each latent of mean 0 and
             variance 1 over the batch: they have the same total correlation, and cannot escape it by shrinking; None: never.
         ad_weight: weight lambda of the attention disentanglement loss (eq. 5); None where that is not there.
@@ -111,6 +112,7 @@ class TrainSettings:
     checkpoint_every: int = 1
     steps_per_epoch: int | None = None
     gamma: float | None = None
+    discriminator_learning_rate: float | None = None
     standardize_after: float | None = None
     ad_weight: float | None = None
     ad_pairs: str = "all"
@@ -126,12 +128,13 @@ class TrainSettings:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, whole(name, getattr(self, name), most=_MOST))
         _check_number("learning_rate", self.learning_rate)
-        if self.learning_rate == 0:
-            raise UsageError("learning_rate must be above 0, got 0")
+        for name in ("learning_rate", "discriminator_learning_rate"):
+            if getattr(self, name) == 0:
+                raise UsageError(f"{name} must be above 0, got 0")
         _check_number("weight_decay", self.weight_decay)
         _check_number("kl_weight", self.kl_weight)
         _check_number("kl_start", self.kl_start)
-        for name in ("gamma", "standardize_after", "ad_weight"):
+        for name in ("gamma", "discriminator_learning_rate", "standardize_after", "ad_weight"):
             if getattr(self, name) is not None:
                 _check_number(name, getattr(self, name))
         if not (self.ad_layer is None or isinstance(self.ad_layer, str)):
