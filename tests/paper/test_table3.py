@@ -49,7 +49,7 @@ def test_table3_has_every_seed_and_goes_on_where_it_stopped(tmp_path: Path, monk
     assert said[0].startswith("6 of 6 runs are to be trained")
     assert len(list((out / "results").iterdir())) == 3  # each is kept as it ends
     trained = sorted(path.name for path in (out / "runs").iterdir())
-    assert "ad-factor-gamma40-lambda20-all-paced-seed0" in trained
+    assert "ad-factor-gamma40-lambda20-all-seed0" in trained
     before = {path: path.stat().st_mtime_ns for path in (out / "runs").glob("*/model.safetensors")}
 
     left = 3
@@ -68,7 +68,7 @@ def test_table3_has_every_seed_and_goes_on_where_it_stopped(tmp_path: Path, monk
     assert rows["factor"]["mig"] == pytest.approx(statistics.fmean(of_factor))
     assert rows["factor"]["mig_spread"] == pytest.approx(statistics.stdev(of_factor))
     # The very figures of the run.
-    run = load_run(out / "runs" / "ad-factor-gamma40-lambda20-all-paced-seed3")
+    run = load_run(out / "runs" / "ad-factor-gamma40-lambda20-all-seed3")
     expected = evaluate_disentanglement(run, repeats=sprite_rows.REPEATS).to_dict()
     line = next(line for line in lines if line["objective"] == "ad-factor" and line["seed"] == "3")
     for name in ("factor_vae_score", "sap", "dci_completeness"):
@@ -82,7 +82,6 @@ def test_table3_has_every_seed_and_goes_on_where_it_stopped(tmp_path: Path, monk
 def test_weights_given_as_lists_make_a_run_for_each() -> None:
     asked = Asked(
         preset="small",
-        recipes=("published",),
         gammas=(10.0, 40.0),
         ad_weights=(1.0, 20.0),
         ad_pairs=("random", "all"),
@@ -95,7 +94,7 @@ def test_weights_given_as_lists_make_a_run_for_each() -> None:
     assert len(set(names)) == len(names)
     of_both = sprite_recipes(("factor", "ad-beta"), (5,), Asked(preset="small", ad_rectifiers=("relu", "abs")))
     assert [recipe.name for recipe in of_both] == [
-        "factor-gamma40-paced-seed5",
+        "factor-gamma40-seed5",
         "ad-beta-beta4-lambda20-all-relu-seed5",
         "ad-beta-beta4-lambda20-all-abs-seed5",
     ]
@@ -114,9 +113,9 @@ def test_recipes_are_settings_of_training_and_part_of_the_names() -> None:
     pace = {"kl_start": 4.0, "warmup_epochs": 4.0, "standardize_after": 1.0}
     assert pace.keys().isdisjoint(both[0].options)  # of what has no discriminator
     assert both[2].options == {**both[1].options, **pace}
-    (short,) = sprite_recipes(("factor",), (1,), Asked(preset="small", steps=2000))
+    (short,) = sprite_recipes(("factor",), (1,), Asked(preset="small", steps=2000, recipes=("paced",)))
     assert short.options["warmup_epochs"] == 2  # no longer than the run
-    (tiny,) = sprite_recipes(("factor",), (1,), Asked(preset="small", steps=3))
+    (tiny,) = sprite_recipes(("factor",), (1,), Asked(preset="small", steps=3, recipes=("paced",)))
     assert tiny.options["warmup_epochs"] == 1
     assert tiny.config(None).training["kl_start"] == 4.0
     (published,) = sprite_recipes(("factor",), (1,), Asked())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vaelens.errors import UsageError
-from vaelens.paper.asked import SEEDS, Asked
+from vaelens.paper.asked import RECIPES, SEEDS, Asked
 from vaelens.paper.queue import runs_of
 from vaelens.paper.trained import Recipe
 from vaelens.runs import Run, load_run
@@ -24,9 +24,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     # Ours, for an evening on two cores.
     "small": {"steps": 15_000, "learning_rate": 3e-4},
 }
-_RECIPES = {"paper": ("published",), "small": ("paced",)}
-# Of "paced", in thousands of steps. A high KL weight first opens few latents, along the factors; a discriminator that sees
-# standardized codes cannot be escaped by making them small, but from the first step it would be followed by worse ones.
+# Of the recipe "paced", in thousands of steps. A high KL weight first opens few latents; a discriminator that sees standardized
+# codes cannot be escaped by making them small, but from the first step on they come out worse.
 _KL_START, _FALL, _RAW = 4.0, 4.0, 1.0
 _SEEDS = {"paper": (0, 1, 2, 3, 4), "small": SEEDS}
 _NAMED = {"kl_weight": "beta", "gamma": "gamma", "ad_weight": "lambda"}
@@ -114,7 +113,7 @@ def _variants(objective: str, asked: Asked) -> Iterator[tuple[str, dict[str, Any
         "ad_weight": (asked.ad_weights or (AD_WEIGHT,)) if attends else (),
         "ad_pairs": (asked.ad_pairs or _PAIRS) if attends else (),
         "ad_rectifier": asked.ad_rectifiers if attends else (),
-        "recipe": (asked.recipes or _RECIPES[asked.preset_used]) if correlates else (),
+        "recipe": (asked.recipes or RECIPES[:1]) if correlates else (),
     }
     there = {name: values for name, values in choices.items() if values}
     for chosen in itertools.product(*there.values()):
