@@ -26,8 +26,8 @@ def reproduce(
     ad_pairs: Annotated[Optional[str], typer.Option(help="of dSprites: pairs that it compares, such as random,all")] = None,  # noqa: UP045
     ad_rectifier: Annotated[Optional[str], typer.Option(help="of dSprites: of the maps, such as relu,abs")] = None,  # noqa: UP045
     recipe: Annotated[
-        Optional[str], typer.Option(help="of FactorVAE: published, paced, or both as a list; default: published")
-    ] = None,  # noqa: UP045
+        str | None, typer.Option(help="of FactorVAE: published, paced, or both; default: published")
+    ] = None,
     dataset: Annotated[Optional[str], typer.Option(help="ucsd-ped1 or ucsd-ped2; default: the one that ROOT has")] = None,  # noqa: UP045
     category: Annotated[Optional[list[str]], typer.Option(help="of MVTec AD, repeatable; default: all that ROOT has")] = None,  # noqa: UP045
     preset: Annotated[Optional[str], typer.Option(help="paper, or small: a compact network at 128x128; default: paper")] = None,  # noqa: UP045
