@@ -312,7 +312,7 @@ def keys_of(values: Any, *above: str) -> Iterator[tuple[str, ...]]:
 
 
 YOUNGER = (  # which runs of before lack
-    *("steps_per_epoch", "kl_start", "gamma", "discriminator_learning_rate", "standardize_after"),
+    *("steps_per_epoch", "starts", "kl_start", "gamma", "discriminator_learning_rate", "standardize_after"),
     *("ad_weight", "ad_pairs", "ad_rectifier", "ad_layer"),
 )
 

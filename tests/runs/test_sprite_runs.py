@@ -422,7 +422,7 @@ def test_held_out_of_other_data_sets_is_still_a_share(tiny_copy: Path) -> None:
 
 
 def test_runs_of_before_the_new_settings_load_and_go_on(tiny_copy: Path) -> None:
-    younger = ("steps_per_epoch", "kl_start", "gamma", "discriminator_learning_rate", "standardize_after")
+    younger = ("steps_per_epoch", "starts", "kl_start", "gamma", "discriminator_learning_rate", "standardize_after")
     younger += ("ad_weight", "ad_pairs", "ad_rectifier", "ad_layer")
 
     def older(values: dict[str, Any]) -> None:

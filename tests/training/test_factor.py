@@ -368,6 +368,7 @@ def test_a_checkpoint_of_before_these_settings_goes_on(drawn: ModuleType, tmp_pa
     content = torch.load(tmp_path / "part" / CHECKPOINT, weights_only=True)
     for name in (
         "steps_per_epoch",
+        "starts",
         "kl_start",
         "gamma",
         "discriminator_learning_rate",

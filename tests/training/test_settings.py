@@ -47,6 +47,7 @@ def test_fewer_epochs_shorten_the_warmup_and_more_later_do_not_lengthen_it() -> 
         likelihood=st.sampled_from(["bernoulli", "gaussian", "optimal-gaussian"]),
         kl_weight=st.floats(0, 1e6),
         kl_start=st.floats(0, 1e6),
+        starts=st.integers(1, 100),
         warmup_epochs=st.none() | st.floats(1e-3, 1),
         seed=st.integers(0, 2**63 - 1),
         patience=st.none() | st.integers(1, 1000),
@@ -77,6 +78,7 @@ def test_yaml_keeps_settings(settings: TrainSettings) -> None:
         ({"learning_rate": "1e-3"}, "learning_rate must be a number from 0 on, got '1e-3'"),
         ({"learning_rate": math.nan}, "learning_rate .* got nan"),
         ({"kl_weight": -1.0}, "kl_weight .* got -1.0"),
+        ({"starts": 0}, "starts must be a whole number from 1 on, got 0"),
         ({"kl_start": -1.0}, "kl_start must be a number from 0 on, got -1.0"),
         ({"kl_start": 4, "warmup_epochs": 0}, "leaves kl_start, 4, during the warm-up: give warmup_epochs above 0"),
         ({"discriminator_learning_rate": 0}, "discriminator_learning_rate must be above 0, got 0"),
@@ -113,6 +115,7 @@ def test_what_cannot_be_used_is_refused_in_one_line(change: dict[str, Any], mess
 def test_settings_of_before_total_correlation_and_attention_are_read_as_ever() -> None:
     younger = (
         "steps_per_epoch",
+        "starts",
         "kl_start",
         "gamma",
         "discriminator_learning_rate",
@@ -124,7 +127,7 @@ def test_settings_of_before_total_correlation_and_attention_are_read_as_ever() -
     settings = TrainSettings.for_network("mnist", epochs=7, seed=3)
     old = {name: value for name, value in settings.to_dict().items() if name not in younger}
     assert TrainSettings.from_dict(old) == settings
-    assert [getattr(settings, name) for name in younger] == [None, 0.0, None, None, None, None, "all", None]
+    assert [getattr(settings, name) for name in younger] == [None, 1, 0.0, None, None, None, None, "all", None]
 
 
 def test_dsprites_has_the_settings_of_factor_vae() -> None:
