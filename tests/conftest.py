@@ -37,6 +37,15 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def younger_settings() -> dict[str, Any]:
+    """Settings of training that runs of before lack, and what stands for them there."""
+    counted: dict[str, Any] = {"steps_per_epoch": None, "starts": 1, "kl_start": 0.0}
+    factor = {"gamma": None, "discriminator_learning_rate": None, "standardize_after": None}
+    attention = {"ad_weight": None, "ad_pairs": "all", "ad_rectifier": "relu", "ad_layer": None}
+    return counted | factor | attention
+
+
+@pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on embedded digits: digit 1, 8 latents, 3 epochs. Copy it before writing into it."""
     from vaelens.runs.train import train_run

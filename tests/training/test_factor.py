@@ -362,21 +362,13 @@ def test_the_checkpoint_holds_the_discriminator_and_both_optimisers(drawn: Modul
         drawn.train(tmp_path, module=VAEModule, resume=True, gamma=5.0)
 
 
-def test_a_checkpoint_of_before_these_settings_goes_on(drawn: ModuleType, tmp_path: Path) -> None:
+def test_a_checkpoint_of_before_these_settings_goes_on(
+    drawn: ModuleType, tmp_path: Path, younger_settings: dict[str, Any]
+) -> None:
     expected = drawn.train(tmp_path / "whole", None, "memory", module=None)
     drawn.train(tmp_path / "part", None, "memory", module=None, epochs=1)
     content = torch.load(tmp_path / "part" / CHECKPOINT, weights_only=True)
-    for name in (
-        "steps_per_epoch",
-        "starts",
-        "kl_start",
-        "gamma",
-        "discriminator_learning_rate",
-        "standardize_after",
-        "ad_weight",
-        "ad_pairs",
-        "ad_layer",
-    ):
+    for name in younger_settings:
         del content["vaelens"]["settings"][name]
     torch.save(content, tmp_path / "part" / CHECKPOINT)
     with pytest.raises(UsageError, match=r"ad_weight is 1\.0, but the run in .* was started with None"):

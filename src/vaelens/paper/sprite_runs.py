@@ -96,6 +96,10 @@ def label_of(run: Run) -> str:
         parts.append(f"KL weight from {training['kl_start']:g}")
     if training.get("standardize_after") is not None:
         parts.append("standardized codes")
+    if training.get("discriminator_learning_rate") is not None:
+        parts.append(f"discriminator's rate {training['discriminator_learning_rate']:g}")
+    if training.get("starts", 1) > 1:
+        parts.append(f"best of {training['starts']} starts")
     return ", ".join(parts)
 
 

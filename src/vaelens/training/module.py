@@ -68,8 +68,10 @@ class VAEModule(LightningModule):  # type: ignore[misc]
 
     def kl_weight_at(self, step: int) -> float:
         """The KL weight of a step of training, from 0 on."""
-        start, end = self.settings.kl_start, self.settings.kl_weight
-        return start + (end - start) * kl_warmup(step, self._warmup_steps)
+        start, end, share = self.settings.kl_start, self.settings.kl_weight, kl_warmup(step, self._warmup_steps)
+        if start and end:
+            return float(start * (end / start) ** share)
+        return start + (end - start) * share
 
     def _compared(self, train: Images | Drawable) -> Overlap | None:
         """The overlap of the maps of latents: where the settings ask for it and, where factors are to be found, as a figure."""
