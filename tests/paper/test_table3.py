@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,26 @@ def test_recipes_are_settings_of_training_and_part_of_the_names() -> None:
     assert tiny.config(None).training["kl_start"] == 4.0
     (published,) = sprite_recipes(("factor",), (1,), Asked())
     assert pace.keys().isdisjoint(published.options)
+
+
+def test_a_recipe_is_asked_for_by_name(tmp_path: Path, cli: Callable[..., Any], fails: Callable[..., str]) -> None:
+    command = ("reproduce", "table3", "--preset", "small", "--seeds", "1", "--quiet")
+    done = cli(*command, "--recipe", "published,paced", "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    runs = sorted(path.name for path in (tmp_path / "out" / "runs").iterdir())
+    assert [name for name in runs if "factor" in name] == [
+        "ad-factor-gamma40-lambda20-all-paced-seed1",
+        "ad-factor-gamma40-lambda20-all-seed1",
+        "factor-gamma40-paced-seed1",
+        "factor-gamma40-seed1",
+    ]
+    with (tmp_path / "out" / "table3.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 6
+    out = tmp_path / "bad"
+    assert "unknown recipe 'fast'; there are: published, paced" in fails(*command, "--recipe", "fast", "--out", out, code=2)
+    assert "is given twice" in fails(*command, "--recipe", "paced,paced", "--out", out, code=2)
+    assert "takes no --recipe" in fails("reproduce", "figure9", "--recipe", "paced", "--out", out, code=2)
+    assert not out.exists()
 
 
 def test_figure8_is_of_given_runs_and_draws_what_the_paper_has(tmp_path: Path) -> None:

@@ -61,9 +61,9 @@ def fit(
         out: folder for `checkpoints/last.ckpt` and `logs/`; made if need be.
         resume: go on from the checkpoint in `out`, or start anew where the run was stopped before its first.
         progress: show the progress on stderr.
-        until: stop after so many epochs in all, as if interrupted there: resumed, the rest follows; None: at `settings.epochs`.
         module: makes the Lightning module of a family of objectives; None: `VAEModule`, or `FactorModule` where settings have
             a gamma.
+        until: stop after so many epochs in all, as if interrupted there: resumed, the rest follows; None: at `settings.epochs`.
 
     Raises:
         UsageError: images, model or settings that cannot be used or are not those of the checkpoint; a patience without
