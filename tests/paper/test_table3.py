@@ -111,14 +111,14 @@ def test_recipes_are_settings_of_training_and_part_of_the_names() -> None:
         "ad-factor-gamma40-lambda20-all-seed1",
         "ad-factor-gamma40-lambda20-all-paced-seed1",
     ]
-    pace = {"kl_start": 4.0, "warmup_epochs": 4.0, "standardize_after": 1.0}
+    pace = {"kl_start": 60.0, "warmup_epochs": 3.0, "standardize_after": 2.0, "pooled_until": 2.0}
     assert pace.keys().isdisjoint(both[0].options)  # of what has no discriminator
     assert both[2].options == {**both[1].options, **pace}
     (short,) = sprite_recipes(("factor",), (1,), Asked(preset="small", steps=2000, recipes=("paced",)))
     assert short.options["warmup_epochs"] == 2  # no longer than the run
     (tiny,) = sprite_recipes(("factor",), (1,), Asked(preset="small", steps=3, recipes=("paced",)))
     assert tiny.options["warmup_epochs"] == 1
-    assert tiny.config(None).training["kl_start"] == 4.0
+    assert tiny.config(None).training["kl_start"] == 60.0
     (published,) = sprite_recipes(("factor",), (1,), Asked())
     assert pace.keys().isdisjoint(published.options)
 
@@ -153,9 +153,11 @@ def test_figure8_is_of_given_runs_and_draws_what_the_paper_has(tmp_path: Path) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vaelens.runs.new.STEPS_PER_EPOCH", 1)
         patch.setattr("vaelens.runs.starts._IMAGES", 64)
-        more: dict[str, Any] = {"starts": 2, "discriminator_learning_rate": 1e-4}
+        more: dict[str, Any] = {"starts": 2, "discriminator_learning_rate": 1e-4, "pooled_until": 1.0}
         train_run(tmp_path / "s", "dsprites", objective="factor", **more, **options)
-    assert label_of(load_run(tmp_path / "s")) == "FactorVAE, gamma 40, discriminator's rate 0.0001, best of 2 starts"
+    assert label_of(load_run(tmp_path / "s")) == (
+        "FactorVAE, gamma 40, a pooled discriminator first, discriminator's rate 0.0001, best of 2 starts"
+    )
     train_run(tmp_path / "b", "dsprites", objective="ad-beta", ad_weight=2.0, ad_pairs="top2", layer="encoder.relu3", **options)
     assert label_of(load_run(tmp_path / "a")) == "FactorVAE, gamma 10"
     label = "AD-beta-VAE, beta 4, lambda 2, the strongest pair, at encoder.relu3"

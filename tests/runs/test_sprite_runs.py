@@ -194,11 +194,12 @@ def test_the_settings_of_factor_vaes_training_are_options(
     monkeypatch.setattr(new, "STEPS_PER_EPOCH", 2)
     out, command = tmp_path / "run", ("train", "dsprites", "--objective", "factor", "--steps", "4", "--batch-size", "4")
     pace = ("--kl-start", "9", "--warmup-epochs", "2", "--standardize-after", "0.5", "--discriminator-rate", "0.002")
-    done = cli(*command, *pace, "--starts", "2", "--quiet", "--out", out)
+    done = cli(*command, *pace, "--pooled-until", "1", "--starts", "2", "--quiet", "--out", out)
     assert done.code == 0, done.err
     training = RunConfig.load(out).training
     assert (training["kl_start"], training["warmup_epochs"], training["starts"]) == (9.0, 2.0, 2)
     assert (training["standardize_after"], training["discriminator_learning_rate"]) == (0.5, 0.002)
+    assert training["pooled_until"] == 1.0
     with (out / "logs" / "metrics.csv").open(newline="") as file:
         weights = [float(row["kl_weight"]) for row in csv.DictReader(file)]
     assert weights == pytest.approx([9 * 9**-0.25, 9 * 9**-0.75])  # after steps 2 and 4 of 4
@@ -276,6 +277,7 @@ def test_steps_are_only_raised_and_only_where_there_are_steps(copy: Path, tiny_r
         ({"objective": "ad-factor", "ad_weight": -1.0}, "ad_weight must be a number from 0 on"),
         ({"objective": "ad-factor", "ad_pairs": "most"}, "unknown ad_pairs 'most'; there are: random, top2, all"),
         ({"objective": "ad-factor", "ad_rectifier": "square"}, "unknown ad_rectifier 'square'; there are: relu, abs"),
+        ({"objective": "vae", "pooled_until": 1.0}, "pooled_until is for objective factor or ad-factor, not for 'vae'"),
         (
             {"objective": "ad-beta", "standardize_after": 1.0},
             "standardize_after is for objective factor or ad-factor, not for 'ad-beta'",

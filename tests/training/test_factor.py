@@ -26,7 +26,9 @@ from vaelens.objectives import (
     elbo,
     permute_latents,
     reparameterize,
+    standardized,
 )
+from vaelens.training import pooled
 from vaelens.training.batches import seeded
 from vaelens.training.drawn import DrawnBatches
 from vaelens.training.factor import FactorModule
@@ -176,6 +178,94 @@ def test_the_steps_are_those_of_a_plain_loop(drawn: ModuleType, tmp_path: Path) 
     assert step == 6
     for name, weight in vae.state_dict().items():
         assert torch.allclose(network.state_dict()[name], weight, atol=2e-4), name
+
+
+def test_the_first_steps_are_those_of_a_plain_loop_with_codes_of_many_batches(
+    drawn: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six steps: four with the pooled discriminator, whose posteriors begin to be replaced, then FactorVAE's from its start."""
+    monkeypatch.setattr(pooled, "POSTERIORS", 40)
+    monkeypatch.setattr(pooled, "CODES", 12)
+    network = drawn.model(seed=8)
+    vae, made = copy.deepcopy(network), []
+
+    def module(*arguments: Any) -> Any:
+        made.append(FactorModule(*arguments))
+        made.append(copy.deepcopy(made[0].pooled.discriminator))
+        made.append(copy.deepcopy(made[0].discriminator))
+        return made[0]
+
+    settings = drawn.settings(epochs=1, steps_per_epoch=6, gamma=10.0, learning_rate=1e-3, pooled_until=2 / 3)
+    result = fit(network, drawn.few(), None, settings, tmp_path, progress=False, module=module)
+    first, later = made[1:]
+    one = torch.optim.Adam(vae.parameters(), 1e-3, betas=(0.9, 0.999))
+    others = [torch.optim.Adam(each.parameters(), rate, betas=(0.5, 0.9)) for each, rate in ((first, 1e-3), (later, 1e-3))]
+    batches, shown, sums = DrawnBatches(drawn.few(), 8, 6, seed=0), torch.empty(0, 2, 4), torch.zeros(2)
+    for step, batch in enumerate(batches):
+        mean, logvar = vae.encode(batch.images)
+        codes = reparameterize(mean, logvar, seeded(0, "noise", step))
+        generator = seeded(0, "permutation", step)
+        with torch.no_grad():
+            another = vae.encode(batches.another(step))
+        if step < 4:
+            judge, other = first, others[0]
+            for posterior in ((mean, logvar), another):
+                shown = torch.cat([shown, torch.stack(posterior, 1).detach()])
+            # The place in the ring of the posterior shown as number n is n modulo 40.
+            ring = torch.stack([shown[place::40][-1] for place in range(min(len(shown), 40))])
+            drawn_ones = ring[torch.randint(len(ring), (24,), generator=generator)]
+            sampled = reparameterize(drawn_ones[:, 0], drawn_ones[:, 1], generator)
+            correlation = -judge(in_units_of_their_spread(codes)).diff(dim=1).mean()
+            joint = in_units_of_their_spread(sampled[:12])
+            product = in_units_of_their_spread(permute_latents(sampled[12:], generator))
+        else:
+            judge, other = later, others[1]
+            joint, product = codes.detach(), permute_latents(reparameterize(*another, generator), generator)
+            correlation = -judge(codes).diff(dim=1).mean()
+        against = discriminator_loss(judge(joint), judge(product))
+        one.zero_grad()
+        (elbo(vae.decode_logits(codes), batch.images, mean, logvar).loss + 10 * correlation).backward()
+        other.zero_grad()
+        against.backward()
+        one.step()
+        other.step()
+        sums += torch.stack([correlation, against]).detach() / 6
+    assert len(shown) == 64
+    assert result.history[0]["train/total_correlation"] == pytest.approx(float(sums[0]), rel=2e-3, abs=2e-4)
+    assert result.history[0]["train/discriminator"] == pytest.approx(float(sums[1]), rel=2e-3)
+    for name, weight in vae.state_dict().items():
+        assert torch.allclose(network.state_dict()[name], weight, atol=2e-4), name
+    for name, weight in first.state_dict().items():
+        assert torch.allclose(made[0].pooled.discriminator.state_dict()[name], weight, atol=2e-4), name
+
+
+def test_codes_of_many_batches_show_what_those_of_one_do_not() -> None:
+    """A third latent that depends on two others, which none of the three pairs shows: each judge after 100 steps."""
+    generator = torch.Generator().manual_seed(0)
+
+    def posteriors(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        plane = 3 * torch.rand(count, 2, generator=generator) - 1.5
+        return torch.cat([plane, (2 * plane).sin().prod(1, keepdim=True)], 1), torch.full((count, 3), -5.0)
+
+    many, usual = pooled.PooledDiscriminator(3), Discriminator(3, 256)
+    optimizers = [torch.optim.Adam(each.parameters(), 1e-3, betas=(0.5, 0.9)) for each in (many, usual)]
+    for _ in range(100):
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        one, another = posteriors(64), posteriors(64)
+        many.show(*one)
+        many.show(*another)
+        many.loss(generator).backward()
+        product = permute_latents(reparameterize(*another, generator), generator)
+        discriminator_loss(usual(standardized(reparameterize(*one, generator))), usual(standardized(product))).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+    with torch.no_grad():
+        joint = reparameterize(*posteriors(2000), generator)
+        product = permute_latents(reparameterize(*posteriors(2000), generator), generator)
+        found = float(discriminator_loss(many(joint), many(product)))
+        usually = float(discriminator_loss(usual(standardized(joint)), usual(standardized(product))))
+    assert found < 0.46 < 0.51 < usually, (found, usually)
 
 
 def test_the_optimisers_are_those_of_the_appendix(drawn: ModuleType, tmp_path: Path) -> None:

@@ -79,6 +79,10 @@ def train(
         Optional[float],  # noqa: UP045
         typer.Option(help="epochs after which the discriminator of factor and ad-factor judges standardized codes"),
     ] = None,
+    pooled_until: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="epochs for which factor and ad-factor have a discriminator that learns from many batches at once"),
+    ] = None,
     ad_weight: Annotated[Optional[float], typer.Option(help="of the attention disentanglement loss; default: 20")] = None,  # noqa: UP045
     ad_pairs: Annotated[Optional[str], typer.Option(help="of latents that it compares: random, top2 or all")] = None,  # noqa: UP045
     ad_rectifier: Annotated[Optional[str], typer.Option(help="of the maps that it compares: relu or abs")] = None,  # noqa: UP045
@@ -124,6 +128,7 @@ def train(
         "gamma": gamma,
         "discriminator_learning_rate": discriminator_rate,
         "standardize_after": standardize_after,
+        "pooled_until": pooled_until,
         "ad_weight": ad_weight,
         "ad_pairs": ad_pairs,
         "ad_rectifier": ad_rectifier,

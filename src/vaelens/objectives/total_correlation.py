@@ -20,6 +20,7 @@ class Discriminator(nn.Module):
     Args:
         latent_dim: D, at least 2: one latent cannot be correlated with another.
         units: of each hidden layer.
+        smooth: GELU in place of the leaky ReLU, which finds dependencies in a fraction of the steps.
 
     Raises:
         UsageError: fewer than two latents.
@@ -27,14 +28,14 @@ class Discriminator(nn.Module):
 
     SLOPE = 0.2
 
-    def __init__(self, latent_dim: int, units: int = 1000) -> None:
+    def __init__(self, latent_dim: int, units: int = 1000, *, smooth: bool = False) -> None:
         super().__init__()
         if whole("latent_dim", latent_dim) < 2:
             raise UsageError("total correlation is between latents, and there is one: take --latents 2 or more")
         widths = [latent_dim, *[units] * 5]
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
-            layers += [nn.Linear(before, after), nn.LeakyReLU(self.SLOPE, inplace=True)]
+            layers += [nn.Linear(before, after), nn.GELU() if smooth else nn.LeakyReLU(self.SLOPE, inplace=True)]
         self.layers = nn.Sequential(*layers, nn.Linear(units, 2))
         for layer in self.layers:
             if isinstance(layer, nn.Linear):

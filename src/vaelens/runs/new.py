@@ -195,7 +195,7 @@ def weights_of(objective: str, settings: Mapping[str, Any], latents: int, layer:
     attending = ("ad-beta", "ad-factor")
     correlating = ("factor", "ad-factor")
     having = {"gamma": correlating, "discriminator_learning_rate": correlating, "standardize_after": correlating}
-    having |= {"ad_weight": attending, "ad_pairs": attending, "ad_rectifier": attending}
+    having |= {"pooled_until": correlating, "ad_weight": attending, "ad_pairs": attending, "ad_rectifier": attending}
     for name, objectives in having.items():
         if name in settings and objective not in objectives:
             raise UsageError(f"{name} is for objective {' or '.join(objectives)}, not for '{objective}'; leave it out")

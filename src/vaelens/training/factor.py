@@ -24,6 +24,7 @@ from vaelens.objectives import (
 from vaelens.training.batches import Batch, Images, derived_seed, seeded
 from vaelens.training.drawn import first_images
 from vaelens.training.module import VAEModule
+from vaelens.training.pooled import RATE, PooledDiscriminator
 from vaelens.training.settings import GAMMA, TrainSettings
 
 _DISCRIMINATOR_BETAS = (0.5, 0.9)
@@ -35,6 +36,9 @@ class FactorModule(VAEModule):
     One step of each per batch. A second batch, drawn independently, is encoded without gradients and its latents are permuted;
     the discriminator judges both at once. It learns from the detached codes, so nothing of its loss reaches the encoder; and of
     the total correlation nothing reaches the discriminator.
+
+    For the first epochs a smaller discriminator may stand in, see `PooledDiscriminator`: it has an optimiser of its own, and
+    the other begins with its first weights when its turn comes.
 
     Rows have `train/total_correlation` in nats, `train/discriminator`, its cross entropy (log 2 = 0.693 is chance), and
     `train/loss` with gamma times the first. The held-out loss is without it.
@@ -58,27 +62,41 @@ class FactorModule(VAEModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(settings.seed, "discriminator", 0))
             self.discriminator = Discriminator(_latents(model, train))
+            self.pooled = PooledDiscriminator(_latents(model, train)) if settings.pooled_until else None
 
     def configure_optimizers(self) -> Any:
-        """Two Adams, fused, each with FactorVAE's betas."""
+        """Two Adams, fused, each with FactorVAE's betas, and a third where another discriminator comes first."""
         rate = self.settings.discriminator_learning_rate
-        return [self._adam(self._trainable()), self._adam(self.discriminator.parameters(), _DISCRIMINATOR_BETAS, rate)]
+        both = [self._adam(self._trainable()), self._adam(self.discriminator.parameters(), _DISCRIMINATOR_BETAS, rate)]
+        if self.pooled is not None:
+            both.append(self._adam(self.pooled.parameters(), _DISCRIMINATOR_BETAS, RATE))
+        return both
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
         """One batch: images (B, C, H, W) in [0, 1]."""
         step = self.current_epoch * len(self.batches) + batch_idx
         self._seed_layers(step)
         weight = self.kl_weight_at(step)
-        terms, codes = self.terms_and_codes(
+        terms, codes, *posterior = self.terms_and_posterior(
             self.augmented(batch.images, step), weight, seeded(self.settings.seed, "noise", step)
         )
-        permuted = self._permuted(batch.images.device, step)
-        # A leaf of its own between encoder and discriminator: each gradient stops where it should, and one pass serves both.
+        another = self._another(batch.images.device, step)
+        generator = seeded(self.settings.seed, "permutation", step)
+        # A leaf of its own between encoder and discriminator: each gradient stops where it should.
         leaf = codes.detach().requires_grad_()
-        judged = [self._judged(leaf, step), self._judged(permuted, step)]
-        joint, product = self.discriminator(torch.cat(judged)).split([len(leaf), len(permuted)])
-        correlation = total_correlation(joint)
-        against = discriminator_loss(joint, product)
+        encoder, *judges = self.optimizers()
+        if self._is_pooled(step):
+            assert self.pooled is not None
+            self.pooled.show(*posterior)
+            self.pooled.show(*another)
+            correlation, against = total_correlation(self.pooled(leaf)), self.pooled.loss(generator)
+            taught, judge = self.pooled.discriminator, judges[1]
+        else:
+            permuted = permute_latents(reparameterize(*another, generator), generator)
+            judged = [self._judged(leaf, step), self._judged(permuted, step)]
+            joint, product = self.discriminator(torch.cat(judged)).split([len(leaf), len(permuted)])  # one pass serves both
+            correlation, against = total_correlation(joint), discriminator_loss(joint, product)
+            taught, judge = self.discriminator, judges[0]
         loss = terms.loss + self.gamma * correlation.detach()
         self._guard.check(loss, "loss", self.current_epoch, batch_idx, batch.indices)
         self._guard.check(against, "discriminator loss", self.current_epoch, batch_idx, batch.indices)
@@ -86,12 +104,11 @@ class FactorModule(VAEModule):
         self._last_images = batch.images
 
         (slope,) = torch.autograd.grad(correlation, leaf, retain_graph=True)
-        encoder, judge = self.optimizers()
         encoder.zero_grad()
         self.manual_backward(terms.loss + self.gamma * (slope * codes).sum())
         encoder.step()
         judge.zero_grad()
-        self.manual_backward(against, inputs=list(self.discriminator.parameters()))
+        self.manual_backward(against, inputs=list(taught.parameters()))
         judge.step()
         others = {**terms.others, "total_correlation": correlation, "discriminator": against}
         self._train_means.add(terms._replace(loss=loss, others=others))
@@ -101,13 +118,17 @@ class FactorModule(VAEModule):
         after = self.settings.standardize_after
         return codes if after is None or step < round(after * len(self.batches)) else standardized(codes)
 
-    def _permuted(self, device: torch.device, step: int) -> Tensor:
-        """Codes (B, D) of a second batch, each latent shuffled over the batch, without gradients."""
+    def _is_pooled(self, step: int) -> bool:
+        """Whether the other discriminator's turn is yet to come."""
+        until = self.settings.pooled_until
+        return until is not None and step < round(until * len(self.batches))
+
+    def _another(self, device: torch.device, step: int) -> tuple[Tensor, Tensor]:
+        """Means and log variances (B, D) of a second batch, without gradients."""
         images = self.augmented(self.batches.another(step).to(device), step)
-        generator = seeded(self.settings.seed, "permutation", step)
         with torch.no_grad():
             mean, logvar = self.model.encode(images)  # type: ignore[operator]
-            return permute_latents(reparameterize(mean, logvar, generator), generator)
+        return mean, logvar
 
 
 def _latents(model: nn.Module, train: Images | Drawable) -> int:

@@ -168,10 +168,12 @@ class VAEModule(LightningModule):  # type: ignore[misc]
 
     def terms(self, images: Tensor, kl_weight: float, generator: torch.Generator) -> Terms:
         """The objective for images (B, C, H, W) in [0, 1], with one sample of the posterior."""
-        return self.terms_and_codes(images, kl_weight, generator)[0]
+        return self.terms_and_posterior(images, kl_weight, generator)[0]
 
-    def terms_and_codes(self, images: Tensor, kl_weight: float, generator: torch.Generator) -> tuple[Terms, Tensor]:
-        """The objective, and the sample (B, D) of the posterior that it was taken with."""
+    def terms_and_posterior(
+        self, images: Tensor, kl_weight: float, generator: torch.Generator
+    ) -> tuple[Terms, Tensor, Tensor, Tensor]:
+        """The objective, the sample of the posterior that it was taken with, and the posterior's mean and log variance."""
         others = {}
         weight = self.settings.ad_weight or 0.0
         if self.settings.ad_weight is None or self._overlap is None:
@@ -183,7 +185,7 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         loss, reconstruction, kl = elbo(logits, images, mean, logvar, self.settings.likelihood, kl_weight)
         if others:
             loss = loss + weight * others["overlap"]
-        return Terms(loss, reconstruction, kl, others), codes
+        return Terms(loss, reconstruction, kl, others), codes, mean, logvar
 
     def augmented(self, images: Tensor, step: int) -> Tensor:
         """A training batch (B, C, H, W) in [0, 1], rotated and mirrored as the settings allow; the same at each `step`."""

@@ -89,6 +89,8 @@ class TrainSettings:
         discriminator_learning_rate: of the Adam of FactorVAE's discriminator; None: `learning_rate`.
         standardize_after: epochs after which FactorVAE's discriminator judges standardized codes, each latent of mean 0 and
             variance 1 over the batch: they have the same total correlation, and cannot escape it by shrinking; None: never.
+        pooled_until: epochs for which a smaller discriminator stands in for FactorVAE's, which begins after them: it learns
+            from the codes of the last 4,096 images and sees the total correlation while latents are taken; None: none does.
         ad_weight: weight lambda of the attention disentanglement loss (eq. 5); None where that is not there.
         ad_pairs: which pairs of latents it compares: "random", "top2" or "all".
         ad_rectifier: what makes a signed map a map there: "relu" (eq. 2) or "abs", with which maps cannot part by vanishing.
@@ -118,6 +120,7 @@ class TrainSettings:
     gamma: float | None = None
     discriminator_learning_rate: float | None = None
     standardize_after: float | None = None
+    pooled_until: float | None = None
     ad_weight: float | None = None
     ad_pairs: str = "all"
     ad_rectifier: str = "relu"
@@ -138,7 +141,7 @@ class TrainSettings:
         _check_number("weight_decay", self.weight_decay)
         _check_number("kl_weight", self.kl_weight)
         _check_number("kl_start", self.kl_start)
-        for name in ("gamma", "discriminator_learning_rate", "standardize_after", "ad_weight"):
+        for name in ("gamma", "discriminator_learning_rate", "standardize_after", "pooled_until", "ad_weight"):
             if getattr(self, name) is not None:
                 _check_number(name, getattr(self, name))
         if not (self.ad_layer is None or isinstance(self.ad_layer, str)):
