@@ -89,6 +89,7 @@ def test_the_kl_weight_falls_where_it_starts_above(small: ModuleType, tmp_path: 
     assert last["train/loss"] == pytest.approx(last["train/reconstruction"] + last["train/kl"], rel=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::vaelens.training.collapse.LatentCollapseWarning")
 def test_to_nothing_it_falls_in_a_line(small: ModuleType, tmp_path: Path) -> None:
     result = small.train(tmp_path, epochs=2, warmup_epochs=2, kl_start=4.0, kl_weight=0.0)[1]
     assert [row["kl_weight"] for row in result.history] == pytest.approx([4 - 4 * 0.4, 4 - 4 * 0.9])
