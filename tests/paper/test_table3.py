@@ -111,14 +111,14 @@ def test_recipes_are_settings_of_training_and_part_of_the_names() -> None:
         "ad-factor-gamma40-lambda20-all-seed1",
         "ad-factor-gamma40-lambda20-all-paced-seed1",
     ]
-    pace = {"kl_start": 60.0, "warmup_epochs": 3.0, "standardize_after": 2.0, "pooled_until": 2.0}
+    pace = {"kl_start": 200.0, "warmup_epochs": 5.0, "standardize_after": 4.0, "pooled_until": 4.0}
     assert pace.keys().isdisjoint(both[0].options)  # of what has no discriminator
     assert both[2].options == {**both[1].options, **pace}
     (short,) = sprite_recipes(("factor",), (1,), Asked(preset="small", steps=2000, recipes=("paced",)))
     assert short.options["warmup_epochs"] == 2  # no longer than the run
     (tiny,) = sprite_recipes(("factor",), (1,), Asked(preset="small", steps=3, recipes=("paced",)))
     assert tiny.options["warmup_epochs"] == 1
-    assert tiny.config(None).training["kl_start"] == 60.0
+    assert tiny.config(None).training["kl_start"] == 200.0
     (published,) = sprite_recipes(("factor",), (1,), Asked())
     assert pace.keys().isdisjoint(published.options)
 

@@ -27,7 +27,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 # Of the recipe "paced", in thousands of steps. At a high KL weight the latents open one by one, those worth most first, and
 # meanwhile a discriminator of many batches' codes sees whether each keeps to itself. FactorVAE's follows, and sees standardized
 # codes, which cannot escape it by becoming small.
-_KL_START, _FALL, _POOLED = 60.0, 3.0, 2.0
+_KL_START, _FALL, _POOLED = 200.0, 5.0, 4.0
 _SEEDS = {"paper": (0, 1, 2, 3, 4), "small": SEEDS}
 _NAMED = {"kl_weight": "beta", "gamma": "gamma", "ad_weight": "lambda"}
 _BETAS, _GAMMAS, _PAIRS = (4.0,), (GAMMA,), ("all",)
