@@ -149,10 +149,11 @@ def ours(sprites: Sprites, precision: str, **settings: Any) -> Callable[[int], t
     losses: list[Tensor] = []
 
     class Noted(FactorModule):
-        def terms_and_codes(self, *args: Any) -> tuple[Terms, Tensor]:
-            terms, codes = super().terms_and_codes(*args)
+        def terms_and_posterior(self, *args: Any) -> tuple[Terms, Tensor, Tensor, Tensor]:
+            found = super().terms_and_posterior(*args)
+            terms = found[0]
             losses.append(terms.reconstruction.detach().mean() + terms.kl.detach().sum(1).mean())
-            return terms, codes
+            return found
 
     torch.manual_seed(0)
     chosen = TrainSettings(
