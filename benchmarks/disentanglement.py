@@ -151,8 +151,7 @@ def ours(sprites: Sprites, precision: str, **settings: Any) -> Callable[[int], t
     class Noted(FactorModule):
         def terms_and_posterior(self, *args: Any) -> tuple[Terms, Tensor, Tensor, Tensor]:
             found = super().terms_and_posterior(*args)
-            terms = found[0]
-            losses.append(terms.reconstruction.detach().mean() + terms.kl.detach().sum(1).mean())
+            losses.append(found[0].reconstruction.detach().mean() + found[0].kl.detach().sum(1).mean())
             return found
 
     torch.manual_seed(0)

@@ -59,10 +59,11 @@ class FactorModule(VAEModule):
         super().__init__(model, settings, train, held_out)
         self.automatic_optimization = False
         self.gamma = GAMMA if settings.gamma is None else settings.gamma
+        latents = _latents(model, train)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(settings.seed, "discriminator", 0))
-            self.discriminator = Discriminator(_latents(model, train))
-            self.pooled = PooledDiscriminator(_latents(model, train)) if settings.pooled_until else None
+            self.discriminator = Discriminator(latents)
+            self.pooled = PooledDiscriminator(latents) if settings.pooled_until else None
 
     def configure_optimizers(self) -> Any:
         """Two Adams, fused, each with FactorVAE's betas, and a third where another discriminator comes first."""

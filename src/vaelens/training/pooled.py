@@ -15,8 +15,8 @@ class PooledDiscriminator(nn.Module):
 
     FactorVAE's own learns from the 64 codes of a step and still sees next to nothing of the total correlation after
     thousands of steps, when it is long settled which latents take what. Eight times the codes, a quarter of the units and
-    GELU in place of leaky ReLU find it in hundreds, in less time a step. The posteriors are of the last 32 steps, which is
-    too long ago where an encoder changes fast; it is meant for a high KL weight.
+    GELU in place of leaky ReLU find it in hundreds. At batches of 64 the posteriors are of the last 32 steps, which is too
+    long ago where an encoder changes fast; it is meant for a high KL weight.
 
     Args:
         latent_dim: D, at least 2.

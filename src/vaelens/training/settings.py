@@ -69,8 +69,8 @@ class TrainSettings:
         likelihood: of the reconstruction, "bernoulli", "gaussian" (unit variance) or "optimal-gaussian" (the variance that
             makes each batch likeliest).
         kl_weight: weight of the KL divergence after the warm-up; beta of the beta-VAE.
-        kl_start: the KL weight at the first step. From 0 it rises in a line; else it goes by the same factor a step to
-            `kl_weight`, which may lie below: then the latents that are worth most open first, one by one.
+        kl_start: the KL weight at the first step. From 0, or to a `kl_weight` of 0, it goes in a line; else by the same factor
+            a step. It may fall: then the latents that are worth most open first, one by one.
         warmup_epochs: epochs, or a fraction of one, over which the KL weight goes from `kl_start` to `kl_weight`. None stands
             for a tenth of `epochs` and is replaced by that number here, so that raising `epochs` later leaves the warm-up as it
             was.
