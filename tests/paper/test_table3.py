@@ -152,11 +152,10 @@ def test_figure8_is_of_given_runs_and_draws_what_the_paper_has(tmp_path: Path) -
     assert label_of(load_run(tmp_path / "p")) == "FactorVAE, gamma 40, KL weight from 4, standardized codes"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vaelens.runs.new.STEPS_PER_EPOCH", 1)
-        patch.setattr("vaelens.runs.starts._IMAGES", 64)
-        more: dict[str, Any] = {"starts": 2, "discriminator_learning_rate": 1e-4, "pooled_until": 1.0}
+        more: dict[str, Any] = {"discriminator_learning_rate": 1e-4, "pooled_until": 1.0}
         train_run(tmp_path / "s", "dsprites", objective="factor", **more, **options)
     assert label_of(load_run(tmp_path / "s")) == (
-        "FactorVAE, gamma 40, a pooled discriminator first, discriminator's rate 0.0001, best of 2 starts"
+        "FactorVAE, gamma 40, a pooled discriminator first, discriminator's rate 0.0001"
     )
     train_run(tmp_path / "b", "dsprites", objective="ad-beta", ad_weight=2.0, ad_pairs="top2", layer="encoder.relu3", **options)
     assert label_of(load_run(tmp_path / "a")) == "FactorVAE, gamma 10"

@@ -20,7 +20,7 @@ from vaelens.data.sprites import Sprites
 from vaelens.errors import RunError, UsageError
 from vaelens.objectives import Discriminator
 from vaelens.objectives.elbo import kl_per_latent
-from vaelens.runs import Run, RunConfig, load_run, new, starts
+from vaelens.runs import Run, RunConfig, load_run, new
 from vaelens.runs import data as run_data
 from vaelens.runs.data import load_classes, load_defects, load_known_factors
 from vaelens.runs.objective import AD_WEIGHT
@@ -190,25 +190,22 @@ def test_the_command_trains_resumes_and_prints(tmp_path: Path, cli: Callable[...
 def test_the_settings_of_factor_vaes_training_are_options(
     tmp_path: Path, cli: Callable[..., Any], fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(starts, "_IMAGES", 64)
     monkeypatch.setattr(new, "STEPS_PER_EPOCH", 2)
     out, command = tmp_path / "run", ("train", "dsprites", "--objective", "factor", "--steps", "4", "--batch-size", "4")
     pace = ("--kl-start", "9", "--warmup-epochs", "2", "--standardize-after", "0.5", "--discriminator-rate", "0.002")
-    done = cli(*command, *pace, "--pooled-until", "1", "--starts", "2", "--quiet", "--out", out)
+    done = cli(*command, *pace, "--pooled-until", "1", "--quiet", "--out", out)
     assert done.code == 0, done.err
     training = RunConfig.load(out).training
-    assert (training["kl_start"], training["warmup_epochs"], training["starts"]) == (9.0, 2.0, 2)
+    assert (training["kl_start"], training["warmup_epochs"]) == (9.0, 2.0)
     assert (training["standardize_after"], training["discriminator_learning_rate"]) == (0.5, 0.002)
     assert training["pooled_until"] == 1.0
     with (out / "logs" / "metrics.csv").open(newline="") as file:
         weights = [float(row["kl_weight"]) for row in csv.DictReader(file)]
     assert weights == pytest.approx([9 * 9**-0.25, 9 * 9**-0.75])  # after steps 2 and 4 of 4
-    assert len(json.loads((out / starts.FILE).read_text())["starts"]) == 2
     assert "must be a number from 0 on" in fails(*command, "--kl-start", "-1", "--out", tmp_path / "bad", code=2)
     assert "--kl-start, 4, during the warm-up: give --warmup-epochs above 0" in fails(
         *command, "--kl-start", "4", "--out", tmp_path / "bad", code=2
     )
-    assert "starts must be a whole number" in fails(*command, "--starts", "0", "--out", tmp_path / "bad", code=2)
     assert not (tmp_path / "bad").exists()
 
 

@@ -101,7 +101,6 @@ def train(
     accelerator: Accelerator = None,
     logger: Annotated[Optional[str], typer.Option(help="csv, tensorboard or both")] = None,  # noqa: UP045
     seed: Annotated[Optional[int], typer.Option(help="of weights, order and noise")] = None,  # noqa: UP045
-    starts: Annotated[Optional[int], typer.Option(help="begin so often, and go on with the best after an epoch")] = None,  # noqa: UP045
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --out")] = False,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -139,7 +138,6 @@ def train(
         "accelerator": accelerator,
         "logger": logger,
         "seed": seed,
-        "starts": starts,
     }
     before = identity(out / CONFIG)
     try:

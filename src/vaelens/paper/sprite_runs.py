@@ -101,8 +101,6 @@ def label_of(run: Run) -> str:
         parts.append("a pooled discriminator first")
     if training.get("discriminator_learning_rate") is not None:
         parts.append(f"discriminator's rate {training['discriminator_learning_rate']:g}")
-    if training.get("starts", 1) > 1:
-        parts.append(f"best of {training['starts']} starts")
     return ", ".join(parts)
 
 

@@ -89,8 +89,6 @@ def configured(dataset: str, root: Path | None, asked: Mapping[str, Any], settin
         **weights_of(objective, settings, whole("latent_dim", latents, most=MOST_LATENTS), asked["layer"]),
     }
     chosen = TrainSettings.for_network(network, **settings)
-    if chosen.starts > 1 and not family.posterior:
-        raise UsageError(f"objective '{objective}' has no posterior to choose among {chosen.starts} starts by; leave that out")
     if family.gamma is not None and chosen.batch_size < 2:
         raise UsageError(f"objective '{objective}' shuffles latents over a batch: take a batch_size of 2 or more, not 1")
     root = None if root is None else Path(root).resolve()

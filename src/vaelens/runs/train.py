@@ -139,7 +139,7 @@ def train_run(
         if not resume:
             clear(out, overwrite)
         config.save(out)
-        run = _train(out, config, split, model, training, resume, progress, notice if progress else None)
+        run = _train(out, config, split, model, training, resume, progress)
     # Those of `localizers_of` are calibrated by now.
     if not config.of_factors and run.main_localizer not in localizers_of(config):
         if notice is not None and progress:
@@ -175,14 +175,7 @@ def _some(images: Tensor, config: RunConfig) -> Tensor:
 
 
 def _train(
-    out: Path,
-    config: RunConfig,
-    split: Split,
-    model: ConvVAE,
-    settings: TrainSettings,
-    resume: bool,
-    progress: bool,
-    notice: Callable[[str], None] | None,
+    out: Path, config: RunConfig, split: Split, model: ConvVAE, settings: TrainSettings, resume: bool, progress: bool
 ) -> Run:
     from vaelens.training.device import pick_device
     from vaelens.training.fit import fit
@@ -191,12 +184,6 @@ def _train(
     started = time.monotonic()
     module = family_of(config).module
     held_out = None if isinstance(split, FactorSplit) else split.calibration
-    if settings.starts > 1:
-        from vaelens.runs.starts import go_on_from_best
-
-        made = lambda seed: _initial_model(config, seed)  # noqa: E731
-        settings = go_on_from_best(out, split.train, held_out, settings, made, module, progress, notice)
-        resume = True
     result = fit(model, split.train, held_out, settings, out, resume=resume, progress=progress, module=module)
     model.to(device).to(memory_format=LAYOUT)  # type: ignore[call-overload] # as in the run that is loaded
     tensors = calibrate(model, config, *_to_keep(split, settings.seed))

@@ -43,7 +43,6 @@ def fit(
     resume: bool = False,
     progress: bool = True,
     module: Callable[[nn.Module, TrainSettings, Images | Drawable, Images | None], VAEModule] | None = None,
-    until: int | None = None,
 ) -> FitResult:
     """Train `model` in place, with a checkpoint after each epoch (or every few, see the settings).
 
@@ -63,7 +62,6 @@ def fit(
         progress: show the progress on stderr.
         module: makes the Lightning module of a family of objectives; None: `VAEModule`, or `FactorModule` where settings have
             a gamma.
-        until: stop after so many epochs in all, as if interrupted there: resumed, the rest follows; None: at `settings.epochs`.
 
     Raises:
         UsageError: images, model or settings that cannot be used or are not those of the checkpoint; a patience without
@@ -109,14 +107,13 @@ def fit(
 
             family = module or (VAEModule if settings.gamma is None else FactorModule)
             lightning_module = family(model, settings, train, held_out)
-            last = settings.epochs if until is None else min(until, settings.epochs)
             loaded = None
             if resume and path.exists():
                 loaded, old = read_checkpoint(path)
                 check_resumable(path, old, loaded["state_dict"], settings, data, lightning_module.state_dict())
                 old.settings = settings.to_dict()
                 state = old
-            show = TrainingProgress(last, len(lightning_module.batches), enabled=progress)
+            show = TrainingProgress(settings.epochs, len(lightning_module.batches), enabled=progress)
             if resume and loaded is None:
                 show.note(f"no checkpoint in {out} yet: starting at epoch 1")
             logs = EpochLogs(out / "logs", settings.logger != "csv", state.epochs_done)
@@ -124,7 +121,7 @@ def fit(
             if state.history:
                 logs.write(state.history, new=False)
             stop()
-            if loaded is not None and (state.stopped_early or state.epochs_done >= last):
+            if loaded is not None and (state.stopped_early or state.epochs_done == settings.epochs):
                 lightning_module.load_state_dict(loaded["state_dict"])
             else:
                 show.start(state.epochs_done)
@@ -134,7 +131,7 @@ def fit(
                 loaded = None  # it is as large as the model and its optimiser: Lightning drops it once it is restored
                 collapse = CollapseWatch(settings.warmup, state.collapse_warned)
                 keeper = EpochKeeper(path, state, logs, collapse, show, stop)
-                _train(lightning_module, out, path if resuming else None, access, keeper, accelerator, last)
+                _train(lightning_module, out, path if resuming else None, access, keeper, accelerator)
             stop()  # a wish that came in the last epoch's writing is no less a wish
         except (KeyboardInterrupt, SystemExit):  # the second Ctrl-C; Lightning makes an exit of it
             if requests.signal is None:
@@ -147,13 +144,7 @@ def fit(
 
 
 def _train(
-    module: VAEModule,
-    out: Path,
-    resume_from: Path | None,
-    access: WholeFileIO,
-    keeper: EpochKeeper,
-    accelerator: str,
-    epochs: int,
+    module: VAEModule, out: Path, resume_from: Path | None, access: WholeFileIO, keeper: EpochKeeper, accelerator: str
 ) -> None:
     """The part that Lightning does."""
     from lightning.pytorch import Trainer
@@ -167,7 +158,7 @@ def _train(
         callbacks.append(StopEarly(settings.patience, settings.warmup))
     with quiet():
         trainer = Trainer(
-            max_epochs=epochs,
+            max_epochs=settings.epochs,
             accelerator=accelerator,
             devices=1,
             precision=pick_precision(settings.precision, accelerator),

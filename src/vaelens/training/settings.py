@@ -76,8 +76,6 @@ class TrainSettings:
             was.
         seed: of the order of the images, the posterior's noise and any dropout. The model's first weights are the
             caller's business.
-        starts: how many times training begins, each time with other first weights; after the first epoch the one
-            of least objective goes on. `vaelens.train_run` does so, `fit` does not.
         patience: stop when the held-out loss has not fallen for this many epochs after the warm-up; None: never.
         precision: "32", "bf16" (autocast), or "auto": bf16 where the processor computes in it, else 32.
         logger: "csv" writes `logs/metrics.csv`; "tensorboard" and "both" write TensorBoard's event files beside it.
@@ -110,7 +108,6 @@ class TrainSettings:
     kl_start: float = 0.0
     warmup_epochs: float | None = None
     seed: int = 0
-    starts: int = 1
     patience: int | None = None
     precision: str = "auto"
     logger: str = "csv"
@@ -128,7 +125,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         # YAML takes Python's own integers alone.
-        for name in ("epochs", "batch_size", "starts", "checkpoint_every"):
+        for name in ("epochs", "batch_size", "checkpoint_every"):
             object.__setattr__(self, name, whole(name, getattr(self, name), most=_MOST))
         object.__setattr__(self, "seed", whole("seed", self.seed, least=0, most=_MOST_SEED))
         for name in ("patience", "steps_per_epoch"):
