@@ -50,7 +50,7 @@ def test_table3_has_every_seed_and_goes_on_where_it_stopped(tmp_path: Path, monk
     assert said[0].startswith("6 of 6 runs are to be trained")
     assert len(list((out / "results").iterdir())) == 3  # each is kept as it ends
     trained = sorted(path.name for path in (out / "runs").iterdir())
-    assert "ad-factor-gamma40-lambda20-all-seed0" in trained
+    assert "ad-factor-gamma40-lambda20-all-paced-seed0" in trained
     before = {path: path.stat().st_mtime_ns for path in (out / "runs").glob("*/model.safetensors")}
 
     left = 3
@@ -69,7 +69,7 @@ def test_table3_has_every_seed_and_goes_on_where_it_stopped(tmp_path: Path, monk
     assert rows["factor"]["mig"] == pytest.approx(statistics.fmean(of_factor))
     assert rows["factor"]["mig_spread"] == pytest.approx(statistics.stdev(of_factor))
     # The very figures of the run.
-    run = load_run(out / "runs" / "ad-factor-gamma40-lambda20-all-seed3")
+    run = load_run(out / "runs" / "ad-factor-gamma40-lambda20-all-paced-seed3")
     expected = evaluate_disentanglement(run, repeats=sprite_rows.REPEATS).to_dict()
     line = next(line for line in lines if line["objective"] == "ad-factor" and line["seed"] == "3")
     for name in ("factor_vae_score", "sap", "dci_completeness"):
@@ -90,12 +90,12 @@ def test_weights_given_as_lists_make_a_run_for_each() -> None:
     )
     names = [recipe.name for recipe in sprite_recipes(("vae", "beta", "factor", "ad-factor"), (0, 1), asked)]
     assert names[:2] == ["vae-seed0", "beta-beta2-seed0"]
-    assert names[2:6] == [f"factor-gamma{gamma}-seed{seed}" for gamma in (10, 40) for seed in (0, 1)]
+    assert names[2:6] == [f"factor-gamma{gamma}-paced-seed{seed}" for gamma in (10, 40) for seed in (0, 1)]
     assert len(names) == 6 + 2 * 2 * 2 * 2
     assert len(set(names)) == len(names)
     of_both = sprite_recipes(("factor", "ad-beta"), (5,), Asked(preset="small", ad_rectifiers=("relu", "abs")))
     assert [recipe.name for recipe in of_both] == [
-        "factor-gamma40-seed5",
+        "factor-gamma40-paced-seed5",
         "ad-beta-beta4-lambda20-all-relu-seed5",
         "ad-beta-beta4-lambda20-all-abs-seed5",
     ]
@@ -111,7 +111,7 @@ def test_recipes_are_settings_of_training_and_part_of_the_names() -> None:
         "ad-factor-gamma40-lambda20-all-seed1",
         "ad-factor-gamma40-lambda20-all-paced-seed1",
     ]
-    pace = {"kl_start": 200.0, "warmup_epochs": 5.0, "standardize_after": 4.0, "pooled_until": 4.0}
+    pace = {"kl_start": 200.0, "warmup_epochs": 3.0, "standardize_after": 2.5, "pooled_until": 2.5}
     assert pace.keys().isdisjoint(both[0].options)  # of what has no discriminator
     assert both[2].options == {**both[1].options, **pace}
     (short,) = sprite_recipes(("factor",), (1,), Asked(preset="small", steps=2000, recipes=("paced",)))
@@ -119,8 +119,12 @@ def test_recipes_are_settings_of_training_and_part_of_the_names() -> None:
     (tiny,) = sprite_recipes(("factor",), (1,), Asked(preset="small", steps=3, recipes=("paced",)))
     assert tiny.options["warmup_epochs"] == 1
     assert tiny.config(None).training["kl_start"] == 200.0
-    (published,) = sprite_recipes(("factor",), (1,), Asked())
+    (published,) = sprite_recipes(("factor",), (1,), Asked())  # of the preset "paper"
+    assert published.name == "factor-gamma40-seed1"
     assert pace.keys().isdisjoint(published.options)
+    (default,) = sprite_recipes(("factor",), (1,), Asked(preset="small", steps=15_000))
+    assert default.name == "factor-gamma40-paced-seed1"
+    assert pace.items() <= default.options.items()
 
 
 def test_a_recipe_is_asked_for_by_name(tmp_path: Path, cli: Callable[..., Any], fails: Callable[..., str]) -> None:
@@ -148,14 +152,13 @@ def test_figure8_is_of_given_runs_and_draws_what_the_paper_has(tmp_path: Path) -
 
     options: dict[str, Any] = {"steps": 2, "batch_size": 4, "latent_dim": 3, "progress": False}
     train_run(tmp_path / "a", "dsprites", objective="factor", gamma=10.0, **options)
-    train_run(tmp_path / "p", "dsprites", objective="factor", kl_start=4.0, warmup_epochs=1, standardize_after=1, **options)
-    assert label_of(load_run(tmp_path / "p")) == "FactorVAE, gamma 40, KL weight from 4, standardized codes"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vaelens.runs.new.STEPS_PER_EPOCH", 1)
-        more: dict[str, Any] = {"discriminator_learning_rate": 1e-4, "pooled_until": 1.0}
-        train_run(tmp_path / "s", "dsprites", objective="factor", **more, **options)
+    (paced,) = sprite_recipes(("factor",), (0,), Asked(preset="small", steps=2))
+    train_run(tmp_path / "p", "dsprites", **{**paced.options, **options})
+    assert label_of(load_run(tmp_path / "p")) == "FactorVAE, gamma 40, paced"
+    more: dict[str, Any] = {"kl_start": 4.0, "warmup_epochs": 1, "standardize_after": 1, "pooled_until": 1.0}
+    train_run(tmp_path / "s", "dsprites", objective="factor", discriminator_learning_rate=1e-4, **more, **options)
     assert label_of(load_run(tmp_path / "s")) == (
-        "FactorVAE, gamma 40, a pooled discriminator first, discriminator's rate 0.0001"
+        "FactorVAE, gamma 40, KL weight from 4, standardized codes, a pooled discriminator first, discriminator's rate 0.0001"
     )
     train_run(tmp_path / "b", "dsprites", objective="ad-beta", ad_weight=2.0, ad_pairs="top2", layer="encoder.relu3", **options)
     assert label_of(load_run(tmp_path / "a")) == "FactorVAE, gamma 10"

@@ -25,7 +25,7 @@ def reproduce(
     ad_weight: Annotated[Optional[str], typer.Option(help="of dSprites: weights of the attention loss, such as 1,20")] = None,  # noqa: UP045
     ad_pairs: Annotated[Optional[str], typer.Option(help="of dSprites: pairs that it compares, such as random,all")] = None,  # noqa: UP045
     ad_rectifier: Annotated[Optional[str], typer.Option(help="of dSprites: of the maps, such as relu,abs")] = None,  # noqa: UP045
-    recipe: Annotated[Optional[str], typer.Option(help="of FactorVAE: published, paced or both; default: published")] = None,  # noqa: UP045
+    recipe: Annotated[Optional[str], typer.Option(help="of FactorVAE: published, paced or both; of small: paced")] = None,  # noqa: UP045
     dataset: Annotated[Optional[str], typer.Option(help="ucsd-ped1 or ucsd-ped2; default: the one that ROOT has")] = None,  # noqa: UP045
     category: Annotated[Optional[list[str]], typer.Option(help="of MVTec AD, repeatable; default: all that ROOT has")] = None,  # noqa: UP045
     preset: Annotated[Optional[str], typer.Option(help="paper, or small: a compact network at 128x128; default: paper")] = None,  # noqa: UP045

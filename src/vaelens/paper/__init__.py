@@ -78,7 +78,8 @@ def reproduce(
         ad_pairs: pairs of latents that it compares, likewise: "random", "top2", "all"; empty: "all".
         ad_rectifiers: of its maps, likewise: "relu", "abs"; empty: "relu".
         recipes: how FactorVAE is trained, with and without that loss, likewise: "published", or "paced", in which the KL weight
-            falls from 200 and a discriminator of many batches' codes comes first; empty: "published".
+            falls from 200 and a discriminator of many batches' codes comes first; empty: "published", for the preset "small"
+            "paced".
         preset: "paper", the paper's networks and settings, which None is; "small", a compact network on images of 128x128, or
             15,000 steps on dSprites.
         overwrite: train anew where OUT has runs with other settings.

@@ -11,7 +11,7 @@ from typing import Any
 from vaelens.errors import UsageError
 from vaelens.paper.asked import Asked
 from vaelens.paper.kept import keep, kept
-from vaelens.paper.sprite_runs import OBJECTIVES, given_sprite_runs, label_of, seeds_of, sprite_recipes, sprite_runs
+from vaelens.paper.sprite_runs import OBJECTIVES, given_sprite_runs, is_paced, label_of, seeds_of, sprite_recipes, sprite_runs
 from vaelens.runs import Run
 from vaelens.scoring.disentanglement import evaluate_disentanglement
 
@@ -80,7 +80,7 @@ def measured_sprites(run: Run, out: Path, asked: Asked) -> SpriteFigures:
         objective=run.config.objective,
         seed=run.config.dataset["seed"],
         steps=training["epochs"] * training["steps_per_epoch"],
-        paced=bool(training.get("kl_start")),
+        paced=is_paced(run),
         settings=run.settings(),
         values=found["values"],
         spread=found["spread"],

@@ -27,10 +27,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 # Of the recipe "paced", in thousands of steps. At a high KL weight the latents open one by one, those worth most first, and
 # meanwhile a discriminator of many batches' codes sees whether each keeps to itself. FactorVAE's follows, and sees standardized
 # codes, which cannot escape it by becoming small.
-_KL_START, _FALL, _POOLED = 200.0, 5.0, 4.0
+_KL_START, _FALL, _POOLED = 200.0, 3.0, 2.5
 _SEEDS = {"paper": (0, 1, 2, 3, 4), "small": SEEDS}
 _NAMED = {"kl_weight": "beta", "gamma": "gamma", "ad_weight": "lambda"}
 _BETAS, _GAMMAS, _PAIRS = (4.0,), (GAMMA,), ("all",)
+_RECIPE = {"paper": RECIPES[0], "small": RECIPES[1]}
 
 
 def seeds_of(asked: Asked) -> tuple[int, ...]:
@@ -93,15 +94,25 @@ def label_of(run: Run) -> str:
         parts.append(f"lambda {training['ad_weight']:g}, {pairs}{maps}")
         if training.get("ad_layer") is not None:
             parts.append(f"at {training['ad_layer']}")
-    if training.get("kl_start"):
-        parts.append(f"KL weight from {training['kl_start']:g}")
-    if training.get("standardize_after") is not None:
-        parts.append("standardized codes")
-    if training.get("pooled_until"):
-        parts.append("a pooled discriminator first")
+    if is_paced(run):
+        parts.append("paced")
+    else:
+        if training.get("kl_start"):
+            parts.append(f"KL weight from {training['kl_start']:g}")
+        if training.get("standardize_after") is not None:
+            parts.append("standardized codes")
+        if training.get("pooled_until"):
+            parts.append("a pooled discriminator first")
     if training.get("discriminator_learning_rate") is not None:
         parts.append(f"discriminator's rate {training['discriminator_learning_rate']:g}")
     return ", ".join(parts)
+
+
+def is_paced(run: Run) -> bool:
+    """Whether a run was trained by the recipe "paced"."""
+    training = run.config.training
+    recipe = _paced(training["epochs"] * training["steps_per_epoch"])
+    return all(training.get(name) == value for name, value in recipe.items())
 
 
 def _paced(steps: int) -> dict[str, float]:
@@ -119,7 +130,7 @@ def _variants(objective: str, asked: Asked) -> Iterator[tuple[str, dict[str, Any
         "ad_weight": (asked.ad_weights or (AD_WEIGHT,)) if attends else (),
         "ad_pairs": (asked.ad_pairs or _PAIRS) if attends else (),
         "ad_rectifier": asked.ad_rectifiers if attends else (),
-        "recipe": (asked.recipes or RECIPES[:1]) if correlates else (),
+        "recipe": (asked.recipes or (_RECIPE[asked.preset_used],)) if correlates else (),
     }
     there = {name: values for name, values in choices.items() if values}
     for chosen in itertools.product(*there.values()):
