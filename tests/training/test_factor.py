@@ -239,6 +239,15 @@ def test_the_first_steps_are_those_of_a_plain_loop_with_codes_of_many_batches(
         assert torch.allclose(made[0].pooled.discriminator.state_dict()[name], weight, atol=2e-4), name
 
 
+def test_of_a_batch_larger_than_the_ring_the_last_posteriors_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pooled, "POSTERIORS", 4)
+    judge, mean = pooled.PooledDiscriminator(2), torch.arange(22.0).reshape(11, 2)
+    judge.show(mean[:3], -mean[:3])
+    judge.show(mean[3:], -mean[3:])
+    assert sorted(judge.mean[:, 0].tolist()) == [14, 16, 18, 20]
+    assert torch.equal(judge.logvar, -judge.mean)
+
+
 def test_codes_of_many_batches_show_what_those_of_one_do_not() -> None:
     """A third latent that depends on two others, which none of the three pairs shows: each judge after 100 steps."""
     generator = torch.Generator().manual_seed(0)

@@ -40,7 +40,8 @@ class PooledDiscriminator(nn.Module):
         return logits
 
     def show(self, mean: Tensor, logvar: Tensor) -> None:
-        """Posteriors (B, D) to learn from, in place of the oldest."""
+        """Posteriors (B, D) to learn from, in place of the oldest; of more than 4,096 the last."""
+        mean, logvar = mean[-POSTERIORS:], logvar[-POSTERIORS:]
         places = (torch.arange(len(mean), device=mean.device) + self.shown) % POSTERIORS
         self.mean[places] = mean.detach().to(self.mean.dtype)
         self.logvar[places] = logvar.detach().to(self.logvar.dtype)
