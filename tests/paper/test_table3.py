@@ -32,6 +32,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch, few_sprites: Any) -> None:
     monkeypatch.setattr(disentanglement, "_EXPLAINED", 64)
 
 
+@pytest.mark.filterwarnings("ignore::vaelens.training.collapse.LatentCollapseWarning")  # of two steps
 def test_table3_has_every_seed_and_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out, said = tmp_path / "out", list[str]()
     measure = sprite_rows.evaluate_disentanglement
@@ -104,6 +105,9 @@ def test_weights_given_as_lists_make_a_run_for_each() -> None:
     assert seeds_of(Asked(seeds=(7,))) == (7,)
 
 
+PACE = {"kl_start": 200.0, "warmup_epochs": 3.0, "standardize_after": 2.5, "pooled_until": 2.5}
+
+
 def test_recipes_are_settings_of_training_and_part_of_the_names() -> None:
     both = sprite_recipes(("beta", "ad-factor"), (1,), Asked(preset="small", steps=15_000, recipes=("published", "paced")))
     assert [recipe.name for recipe in both] == [
@@ -111,20 +115,20 @@ def test_recipes_are_settings_of_training_and_part_of_the_names() -> None:
         "ad-factor-gamma40-lambda20-all-seed1",
         "ad-factor-gamma40-lambda20-all-paced-seed1",
     ]
-    pace = {"kl_start": 200.0, "warmup_epochs": 3.0, "standardize_after": 2.5, "pooled_until": 2.5}
-    assert pace.keys().isdisjoint(both[0].options)  # of what has no discriminator
-    assert both[2].options == {**both[1].options, **pace}
+    paced, published = (each.config(None).training for each in both[:0:-1])
+    assert paced == {**published, **PACE, "learning_rate": 6e-4}
     (short,) = sprite_recipes(("factor",), (1,), Asked(preset="small", steps=2000, recipes=("paced",)))
-    assert short.options["warmup_epochs"] == 2  # no longer than the run
+    assert short.config(None).training["warmup_epochs"] == 2  # no longer than the run
     (tiny,) = sprite_recipes(("factor",), (1,), Asked(preset="small", steps=3, recipes=("paced",)))
-    assert tiny.options["warmup_epochs"] == 1
-    assert tiny.config(None).training["kl_start"] == 200.0
-    (published,) = sprite_recipes(("factor",), (1,), Asked())  # of the preset "paper"
-    assert published.name == "factor-gamma40-seed1"
-    assert pace.keys().isdisjoint(published.options)
-    (default,) = sprite_recipes(("factor",), (1,), Asked(preset="small", steps=15_000))
-    assert default.name == "factor-gamma40-paced-seed1"
-    assert pace.items() <= default.options.items()
+    assert (tiny.config(None).training["warmup_epochs"], tiny.config(None).training["kl_start"]) == (1, 200.0)
+    (theirs,) = sprite_recipes(("factor",), (1,), Asked())  # of the preset "paper"
+    assert theirs.name == "factor-gamma40-seed1"
+    assert (theirs.config(None).training["kl_start"], theirs.config(None).training["learning_rate"]) == (0, 1e-4)
+    (ours,) = sprite_recipes(("factor",), (1,), Asked(preset="small", steps=15_000))
+    assert ours.name == "factor-gamma40-paced-seed1"
+    assert PACE.items() <= ours.config(None).training.items()
+    (long,) = sprite_recipes(("factor",), (1,), Asked(recipes=("paced",)))
+    assert {**PACE, "learning_rate": 1e-4}.items() <= long.config(None).training.items()  # the preset's rate stays
 
 
 def test_a_recipe_is_asked_for_by_name(tmp_path: Path, cli: Callable[..., Any], fails: Callable[..., str]) -> None:
@@ -152,8 +156,7 @@ def test_figure8_is_of_given_runs_and_draws_what_the_paper_has(tmp_path: Path) -
 
     options: dict[str, Any] = {"steps": 2, "batch_size": 4, "latent_dim": 3, "progress": False}
     train_run(tmp_path / "a", "dsprites", objective="factor", gamma=10.0, **options)
-    (paced,) = sprite_recipes(("factor",), (0,), Asked(preset="small", steps=2))
-    train_run(tmp_path / "p", "dsprites", **{**paced.options, **options})
+    train_run(tmp_path / "p", "dsprites", objective="factor", recipe="paced", **options)
     assert label_of(load_run(tmp_path / "p")) == "FactorVAE, gamma 40, paced"
     more: dict[str, Any] = {"kl_start": 4.0, "warmup_epochs": 1, "standardize_after": 1, "pooled_until": 1.0}
     train_run(tmp_path / "s", "dsprites", objective="factor", discriminator_learning_rate=1e-4, **more, **options)

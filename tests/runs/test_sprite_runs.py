@@ -209,6 +209,32 @@ def test_the_settings_of_factor_vaes_training_are_options(
     assert not (tmp_path / "bad").exists()
 
 
+def test_a_recipe_stands_for_settings(
+    tmp_path: Path, cli: Callable[..., Any], fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(new, "STEPS_PER_EPOCH", 1)
+    out, command = tmp_path / "run", ("train", "dsprites", "--objective", "factor", "--batch-size", "4", "--quiet")
+    done = cli(*command, "--recipe", "paced", "--pooled-until", "1", "--steps", "4", "--out", out)
+    assert done.code == 0, done.err
+    training = RunConfig.load(out).training
+    assert (training["kl_start"], training["warmup_epochs"], training["standardize_after"]) == (200, 1, 2.5)
+    assert (training["pooled_until"], training["learning_rate"]) == (1, 6e-4)  # what is given comes first
+    said = fails(*command, "--recipe", "paced", "--steps", "5", "--resume", "--out", out, code=2)
+    assert said.endswith("was not begun with --recipe paced: leave that out to go on with it")
+    plain = tmp_path / "plain"
+    assert cli(*command, "--recipe", "published", "--steps", "1", "--out", plain).code == 0
+    assert RunConfig.load(plain).training["learning_rate"] == 1e-4
+    assert "not begun with --recipe paced" in fails(*command, "--recipe", "paced", "--resume", "--out", plain, code=2)
+    assert cli(*command, "--recipe", "published", "--resume", "--steps", "2", "--out", plain).code == 0
+    bad = tmp_path / "bad"
+    assert "unknown recipe 'fast'; there are: published, paced" in fails(*command, "--recipe", "fast", "--out", bad, code=2)
+    said = fails("train", "dsprites", "--objective", "beta", "--recipe", "paced", "--out", bad, code=2)
+    assert said.endswith("a recipe is for objective factor or ad-factor, not for 'beta'; leave --recipe out")
+    said = fails("train", "digits", "--objective", "factor", "--recipe", "paced", "--out", bad, code=2)
+    assert said.endswith("a recipe is for dsprites, not for digits; leave --recipe out")
+    assert not bad.exists()
+
+
 def test_raising_the_steps_equals_a_run_that_was_not_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(new, "STEPS_PER_EPOCH", 2)  # steps between two checkpoints, of which there are 1,000 else
     options = {**FEW, "objective": "ad-factor", "latent_dim": 3}

@@ -67,6 +67,7 @@ def train(
         typer.Option(help="vae, beta, factor, ad-beta, ad-factor, ae, ae-ssim or anogan; default: vae"),
     ] = None,
     beta: Annotated[Optional[float], typer.Option(help="weight of the KL divergence, of beta and ad-beta; default: 4")] = None,  # noqa: UP045
+    recipe: Annotated[Optional[str], typer.Option(help="of factor and ad-factor: published, the default, or paced")] = None,  # noqa: UP045
     gamma: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(help="weight of the total correlation, of factor and ad-factor; default: 40"),
@@ -159,6 +160,7 @@ def train(
             objective=objective,
             augmentation=augment,
             steps=steps,
+            recipe=recipe,
             resume=resume,
             overwrite=overwrite,
             progress=not quiet,

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from vaelens.errors import UsageError, unknown, whole
+from vaelens.runs.recipes import RECIPES
 
 PRESETS = ("paper", "small")
 VIDEOS = ("ucsd-ped1", "ucsd-ped2")
 SEEDS = (0, 1, 2)
 _SWEPT = ("gammas", "betas", "ad_weights", "ad_pairs", "ad_rectifiers", "recipes")
-RECIPES = ("published", "paced")
 # Where an option is not called as the argument is.
 _OPTION = {
     "categories": "--category",

@@ -11,8 +11,9 @@ from typing import Any
 from vaelens.errors import UsageError
 from vaelens.paper.asked import Asked
 from vaelens.paper.kept import keep, kept
-from vaelens.paper.sprite_runs import OBJECTIVES, given_sprite_runs, is_paced, label_of, seeds_of, sprite_recipes, sprite_runs
+from vaelens.paper.sprite_runs import OBJECTIVES, given_sprite_runs, label_of, seeds_of, sprite_recipes, sprite_runs
 from vaelens.runs import Run
+from vaelens.runs.recipes import PACED, recipe_of
 from vaelens.scoring.disentanglement import evaluate_disentanglement
 
 REPEATS = 3
@@ -80,7 +81,7 @@ def measured_sprites(run: Run, out: Path, asked: Asked) -> SpriteFigures:
         objective=run.config.objective,
         seed=run.config.dataset["seed"],
         steps=training["epochs"] * training["steps_per_epoch"],
-        paced=is_paced(run),
+        paced=recipe_of(training) == PACED,
         settings=run.settings(),
         values=found["values"],
         spread=found["spread"],

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from vaelens.errors import UsageError
-from vaelens.paper.asked import RECIPES, SEEDS, Asked
+from vaelens.paper.asked import SEEDS, Asked
 from vaelens.paper.queue import runs_of
 from vaelens.paper.trained import Recipe
 from vaelens.runs import Run, load_run
 from vaelens.runs.objective import AD_WEIGHT
+from vaelens.runs.recipes import LEARNING_RATE, PACED, PUBLISHED, recipe_of
 from vaelens.training.device import pick_device
-from vaelens.training.settings import GAMMA, STEPS_PER_EPOCH
+from vaelens.training.settings import GAMMA
 
 DATASET = "dsprites"
 OBJECTIVES = ("vae", "beta", "factor", "ad-beta", "ad-factor")
@@ -22,16 +23,12 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     # FactorVAE's: Adam, 1e-4, 300,000 steps, no warm-up; and 10 latents, as the figures that others report for gamma 40 are of.
     "paper": {"steps": 300_000, "learning_rate": 1e-4},
     # Ours, for an evening on two cores.
-    "small": {"steps": 15_000, "learning_rate": 6e-4},
+    "small": {"steps": 15_000, "learning_rate": LEARNING_RATE},
 }
-# Of the recipe "paced", in thousands of steps. At a high KL weight the latents open one by one, those worth most first, and
-# meanwhile a discriminator of many batches' codes sees whether each keeps to itself. FactorVAE's follows, and sees standardized
-# codes, which cannot escape it by becoming small.
-_KL_START, _FALL, _POOLED = 200.0, 3.0, 2.5
 _SEEDS = {"paper": (0, 1, 2, 3, 4), "small": SEEDS}
 _NAMED = {"kl_weight": "beta", "gamma": "gamma", "ad_weight": "lambda"}
 _BETAS, _GAMMAS, _PAIRS = (4.0,), (GAMMA,), ("all",)
-_RECIPE = {"paper": RECIPES[0], "small": RECIPES[1]}
+_RECIPE = {"paper": PUBLISHED, "small": PACED}
 
 
 def seeds_of(asked: Asked) -> tuple[int, ...]:
@@ -48,8 +45,6 @@ def sprite_recipes(objectives: Sequence[str], seeds: Sequence[int], asked: Asked
                 options: dict[str, Any] = {**PRESETS[asked.preset_used], **settings, "objective": objective, "seed": seed}
                 if asked.steps is not None:
                     options["steps"] = asked.steps
-                if options.pop("recipe", None) == "paced":
-                    options |= _paced(options["steps"])
                 recipes.append(Recipe(f"{name}-seed{seed}", DATASET, options))
     return recipes
 
@@ -94,8 +89,8 @@ def label_of(run: Run) -> str:
         parts.append(f"lambda {training['ad_weight']:g}, {pairs}{maps}")
         if training.get("ad_layer") is not None:
             parts.append(f"at {training['ad_layer']}")
-    if is_paced(run):
-        parts.append("paced")
+    if recipe_of(training) == PACED:
+        parts.append(PACED)
     else:
         if training.get("kl_start"):
             parts.append(f"KL weight from {training['kl_start']:g}")
@@ -108,19 +103,6 @@ def label_of(run: Run) -> str:
     return ", ".join(parts)
 
 
-def is_paced(run: Run) -> bool:
-    """Whether a run was trained by the recipe "paced"."""
-    training = run.config.training
-    recipe = _paced(training["epochs"] * training["steps_per_epoch"])
-    return all(training.get(name) == value for name, value in recipe.items())
-
-
-def _paced(steps: int) -> dict[str, float]:
-    """Settings of the recipe of that name; of a run too short for it, all of it is the fall."""
-    fall = min(_FALL, max(1, steps // STEPS_PER_EPOCH))
-    return {"kl_start": _KL_START, "warmup_epochs": fall, "standardize_after": _POOLED, "pooled_until": _POOLED}
-
-
 def _variants(objective: str, asked: Asked) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each setting of an objective: a name for its folder, and the settings of training."""
     attends, correlates = objective.startswith("ad-"), objective in ("factor", "ad-factor")
@@ -130,11 +112,11 @@ def _variants(objective: str, asked: Asked) -> Iterator[tuple[str, dict[str, Any
         "ad_weight": (asked.ad_weights or (AD_WEIGHT,)) if attends else (),
         "ad_pairs": (asked.ad_pairs or _PAIRS) if attends else (),
         "ad_rectifier": asked.ad_rectifiers if attends else (),
-        "recipe": (asked.recipes or (_RECIPE[asked.preset_used],)) if correlates else (),
+        "recipe": asked.recipes or (_RECIPE[asked.preset_used],) if correlates else (),
     }
     there = {name: values for name, values in choices.items() if values}
     for chosen in itertools.product(*there.values()):
         settings = dict(zip(there, chosen, strict=True))
-        shown = [(name, value) for name, value in settings.items() if value != "published"]
+        shown = [(name, value) for name, value in settings.items() if value != PUBLISHED]
         parts = [f"{_NAMED[name]}{value:g}" if name in _NAMED else str(value) for name, value in shown]
         yield "-".join([objective, *parts]), settings

@@ -17,7 +17,7 @@ from vaelens.runs.train import train_run
 
 _OF_RUN = (
     *("normal", "category", "held_out", "size", "frames", "brightness", "fixed_camera"),
-    *("network", "latent_dim", "layer", "localizer", "objective", "augmentation", "steps"),
+    *("network", "latent_dim", "layer", "localizer", "objective", "augmentation", "steps", "recipe"),
 )
 
 

@@ -13,6 +13,7 @@ from vaelens.errors import UsageError, unknown, whole
 from vaelens.models import NETWORKS
 from vaelens.runs.config import MOST_LATENTS, RunConfig
 from vaelens.runs.objective import FAMILIES
+from vaelens.runs.recipes import recipe_of, recipe_settings
 from vaelens.training.settings import STEPS_PER_EPOCH
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ def configured(dataset: str, root: Path | None, asked: Mapping[str, Any], settin
             raise UsageError(f"objective '{objective}' is for {', '.join(ANOMALY_DATASETS)}, not for {dataset}")
         _refuse_of_images(dataset, asked)
     _refuse_of_training(dataset, objective, settings)
+    steps = DEFAULT_STEPS if asked["steps"] is None else whole("steps", asked["steps"])
+    settings = {**recipe_settings(asked["recipe"], dataset, objective, steps), **settings}
     network = _network(dataset, family.network, asked["network"])
     latents = LATENTS_OF.get(network, default.latent_dim) if asked["latent_dim"] is None else asked["latent_dim"]
     settings = {
@@ -148,7 +151,9 @@ def resumed(out: Path, dataset: str, root: Path | None, asked: Mapping[str, Any]
     }
     steps_per_epoch = config.training.get("steps_per_epoch")
     given = {"data set": dataset, **asked, **settings}
-    steps = given.pop("steps")
+    steps, recipe = given.pop("steps"), given.pop("recipe")
+    if recipe is not None and recipe_of(config.training) != recipe:
+        raise UsageError(f"the run in {shown(out)} was not begun with --recipe {recipe}: leave that out to go on with it")
     if steps_per_epoch is not None and "epochs" in settings:
         raise UsageError(f"the run in {shown(out)} is measured in steps: give --steps in place of --epochs")
     if steps is not None:

@@ -1,0 +1,59 @@
+"""How FactorVAE is trained, with and without the attention loss: as its authors do, or at a pace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vaelens.data import FACTOR_DATASETS
+from vaelens.errors import UsageError, unknown
+from vaelens.runs.objective import FAMILIES
+from vaelens.training.settings import STEPS_PER_EPOCH
+
+PUBLISHED, PACED = RECIPES = ("published", "paced")
+LEARNING_RATE = 6e-4
+"""Of Adam, where the recipe "paced" is asked for and no learning rate."""
+# Of "paced", in thousands of steps. At a high KL weight the latents open one by one, those worth most first, and meanwhile a
+# discriminator of many batches' codes sees whether each keeps to itself. FactorVAE's follows, and sees standardized codes,
+# which cannot escape it by becoming small.
+_KL_START, _FALL, _POOLED = 200.0, 3.0, 2.5
+
+
+def recipe_settings(recipe: str | None, dataset: str, objective: str, steps: int) -> dict[str, Any]:
+    """The settings of training that a recipe stands for; none for "published", which is the default.
+
+    Args:
+        recipe: one of RECIPES, or None.
+        dataset: to train on.
+        objective: one of FAMILIES.
+        steps: that the run is to take.
+
+    Raises:
+        UsageError: an unknown recipe, or one for an objective or data set that it is not for.
+    """
+    if recipe is None:
+        return {}
+    if recipe not in RECIPES:
+        raise unknown("recipe", recipe, RECIPES)
+    if FAMILIES[objective].gamma is None:
+        with_one = " or ".join(name for name, family in FAMILIES.items() if family.gamma is not None)
+        raise UsageError(f"a recipe is for objective {with_one}, not for '{objective}'; leave --recipe out")
+    if dataset not in FACTOR_DATASETS:
+        raise UsageError(f"a recipe is for {', '.join(FACTOR_DATASETS)}, not for {dataset}; leave --recipe out")
+    return {} if recipe == PUBLISHED else {"learning_rate": LEARNING_RATE, **_pace(steps)}
+
+
+def recipe_of(training: Mapping[str, Any]) -> str | None:
+    """The recipe that a run's settings of training are of, whatever its learning rate; None for neither."""
+    if training.get("gamma") is None or training.get("steps_per_epoch") is None:
+        return None
+    pace = _pace(training["epochs"] * training["steps_per_epoch"])
+    if all(training.get(name) == value for name, value in pace.items()):
+        return PACED
+    return None if any(training.get(name) for name in pace) else PUBLISHED
+
+
+def _pace(steps: int) -> dict[str, float]:
+    """Of a run too short for it, all of it is the fall."""
+    fall = min(_FALL, float(max(1, steps // STEPS_PER_EPOCH)))
+    return {"kl_start": _KL_START, "warmup_epochs": fall, "standardize_after": _POOLED, "pooled_until": _POOLED}
