@@ -193,12 +193,12 @@ def test_the_settings_of_factor_vaes_training_are_options(
     monkeypatch.setattr(new, "STEPS_PER_EPOCH", 2)
     out, command = tmp_path / "run", ("train", "dsprites", "--objective", "factor", "--steps", "4", "--batch-size", "4")
     pace = ("--kl-start", "9", "--warmup-epochs", "2", "--standardize-after", "0.5", "--discriminator-rate", "0.002")
-    done = cli(*command, *pace, "--pooled-until", "1", "--quiet", "--out", out)
+    done = cli(*command, *pace, "--pooled-until", "1", "--rate-warmup", "0.5", "--quiet", "--out", out)
     assert done.code == 0, done.err
     training = RunConfig.load(out).training
     assert (training["kl_start"], training["warmup_epochs"]) == (9.0, 2.0)
     assert (training["standardize_after"], training["discriminator_learning_rate"]) == (0.5, 0.002)
-    assert training["pooled_until"] == 1.0
+    assert (training["pooled_until"], training["rate_warmup_epochs"]) == (1.0, 0.5)
     with (out / "logs" / "metrics.csv").open(newline="") as file:
         weights = [float(row["kl_weight"]) for row in csv.DictReader(file)]
     assert weights == pytest.approx([9 * 9**-0.25, 9 * 9**-0.75])  # after steps 2 and 4 of 4
@@ -371,9 +371,18 @@ def test_other_data_sets_refuse_what_is_of_dsprites(tmp_path: Path, dataset: str
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_patience_that_nothing_is_measured_for_is_refused_for_anogan_too(defect_root: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="patience watches the loss on held-out images, and objective 'anogan' has none"):
-        train_run(tmp_path / "run", "folder", root=defect_root, objective="anogan", patience=2, epochs=1, progress=False)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"patience": 2}, "patience watches the loss on held-out images, and objective 'anogan' has none"),
+        ({"rate_warmup_epochs": 1}, "the two networks of objective 'anogan' train at one rate; leave rate_warmup_epochs out"),
+    ],
+)
+def test_what_means_nothing_for_anogan_is_refused(
+    defect_root: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        train_run(tmp_path / "run", "folder", root=defect_root, objective="anogan", epochs=1, progress=False, **change)
     assert list(tmp_path.iterdir()) == []
 
 

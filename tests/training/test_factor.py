@@ -290,6 +290,10 @@ def test_the_optimisers_are_those_of_the_appendix(drawn: ModuleType, tmp_path: P
     module = one_step(drawn, tmp_path / "own", drawn.model(), learning_rate=3e-4, discriminator_learning_rate=1e-5)
     one, other = (step if isinstance(step, torch.optim.Adam) else step.optimizer for step in module.stepped)
     assert (one.defaults["lr"], other.defaults["lr"]) == (3e-4, 1e-5)
+    module = one_step(drawn, tmp_path / "warm", drawn.model(), learning_rate=3e-4, rate_warmup_epochs=4.0)
+    one, other = (step if isinstance(step, torch.optim.Adam) else step.optimizer for step in module.stepped)
+    assert one.param_groups[0]["lr"] == pytest.approx(3e-4 / 4)  # the model's alone rises
+    assert other.param_groups[0]["lr"] == 3e-4
 
 
 @pytest.mark.parametrize("kind", ["drawn", "memory"])

@@ -95,6 +95,21 @@ def test_to_nothing_it_falls_in_a_line(small: ModuleType, tmp_path: Path) -> Non
     assert [row["kl_weight"] for row in result.history] == pytest.approx([4 - 4 * 0.4, 4 - 4 * 0.9])
 
 
+def test_the_learning_rate_rises_in_a_line_and_stays(
+    small: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over six of ten steps."""
+    rates, step = [], torch.optim.Adam.step
+
+    def noted(self: torch.optim.Adam, *args: Any, **options: Any) -> Any:
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args, **options)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", noted)
+    small.train(tmp_path, epochs=2, learning_rate=0.006, rate_warmup_epochs=1.2)
+    assert rates == pytest.approx([0.001, 0.002, 0.003, 0.004, 0.005, 0.006, 0.006, 0.006, 0.006, 0.006])
+
+
 def test_the_csv_has_one_row_per_epoch(done: tuple[nn.Module, FitResult, Path]) -> None:
     text = (done[2] / "logs" / "metrics.csv").read_text()
     assert text.splitlines()[0] == FIELDS

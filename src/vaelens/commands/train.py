@@ -94,6 +94,7 @@ def train(
     steps: Annotated[Optional[int], typer.Option(help="of dsprites, in place of epochs; default: 300000")] = None,  # noqa: UP045
     batch_size: Annotated[Optional[int], typer.Option(help="images per step")] = None,  # noqa: UP045
     learning_rate: Annotated[Optional[float], typer.Option(help="of Adam")] = None,  # noqa: UP045
+    rate_warmup: Annotated[Optional[float], typer.Option(help="epochs over which the learning rate rises; default: 0")] = None,  # noqa: UP045
     likelihood: Annotated[Optional[str], typer.Option(help="bernoulli, gaussian or optimal-gaussian")] = None,  # noqa: UP045
     warmup_epochs: Annotated[Optional[float], typer.Option(help="epochs over which the KL weight rises or falls")] = None,  # noqa: UP045
     kl_start: Annotated[Optional[float], typer.Option(help="KL weight at the first step; default: 0")] = None,  # noqa: UP045
@@ -123,6 +124,7 @@ def train(
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
+        "rate_warmup_epochs": rate_warmup,
         "likelihood": likelihood,
         "kl_weight": beta,
         "gamma": gamma,

@@ -53,6 +53,7 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         self._augmentation = parse(settings.augmentation)
         self._names = (train.names, () if held_out is None else held_out.names)
         self._warmup_steps = settings.warmup_steps(len(self.batches))
+        self._rate_warmup_steps = round(settings.rate_warmup_epochs * len(self.batches))
         self._train_means = EpochMeans()
         self._held_out_means = EpochMeans()
         self._guard = self._held_out_guard = FiniteGuard((), settings)
@@ -116,6 +117,13 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         self.batches.set_epoch(self.current_epoch)
         self._train_means = EpochMeans()
         self._held_out_means = EpochMeans()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Sets the model's learning rate while it rises."""
+        step = self.current_epoch * len(self.batches) + batch_idx
+        if step < self._rate_warmup_steps:
+            for group in self.trainer.optimizers[0].param_groups:
+                group["lr"] = self.settings.learning_rate * (step + 1) / self._rate_warmup_steps
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One batch: images (B, C, H, W) in [0, 1] -> the scalar loss in nats."""

@@ -63,6 +63,8 @@ class TrainSettings:
         epochs: passes over the training images.
         batch_size: images per step.
         learning_rate: of Adam.
+        rate_warmup_epochs: epochs, or a fraction of one, over which the model's learning rate rises from 0; that of a
+            discriminator does not. Under a high KL weight Adam's first steps otherwise leave many units that no image turns on.
         weight_decay: of Adam: this times each weight is added to its gradient.
         augmentation: what is done to the training images at random, as `vaelens.data.augment.parse` reads it, such as
             "rotate30,mirror"; "none" for nothing.
@@ -101,6 +103,7 @@ class TrainSettings:
     epochs: int = 100
     batch_size: int = 128
     learning_rate: float = 1e-3
+    rate_warmup_epochs: float = 0.0
     weight_decay: float = 0.0
     augmentation: str = "none"
     likelihood: str = "bernoulli"
@@ -135,6 +138,7 @@ class TrainSettings:
         for name in ("learning_rate", "discriminator_learning_rate"):
             if getattr(self, name) == 0:
                 raise UsageError(f"{name} must be above 0, got 0")
+        _check_number("rate_warmup_epochs", self.rate_warmup_epochs)
         _check_number("weight_decay", self.weight_decay)
         _check_number("kl_weight", self.kl_weight)
         _check_number("kl_start", self.kl_start)
