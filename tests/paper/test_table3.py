@@ -105,7 +105,7 @@ def test_weights_given_as_lists_make_a_run_for_each() -> None:
     assert seeds_of(Asked(seeds=(7,))) == (7,)
 
 
-PACE = {"kl_start": 200.0, "warmup_epochs": 3.0, "standardize_after": 2.5, "pooled_until": 2.5}
+PACE = {"kl_start": 200.0, "warmup_epochs": 3.0, "standardize_after": 2.5, "pooled_until": 2.5, "rate_warmup_epochs": 1.0}
 
 
 def test_recipes_are_settings_of_training_and_part_of_the_names() -> None:

@@ -218,6 +218,7 @@ def test_a_recipe_stands_for_settings(
     assert done.code == 0, done.err
     training = RunConfig.load(out).training
     assert (training["kl_start"], training["warmup_epochs"], training["standardize_after"]) == (200, 1, 2.5)
+    assert training["rate_warmup_epochs"] == 1
     assert (training["pooled_until"], training["learning_rate"]) == (1, 6e-4)  # what is given comes first
     said = fails(*command, "--recipe", "paced", "--steps", "5", "--resume", "--out", out, code=2)
     assert said.endswith("was not begun with --recipe paced: leave that out to go on with it")
@@ -440,7 +441,7 @@ def test_defaults_are_those_of_factor_vae(tmp_path: Path) -> None:
     asked = dict.fromkeys(
         ("normal", "category", "held_out", "size", "frames", "brightness", "fixed_camera", "network", "latent_dim", "layer")
     )
-    asked |= dict.fromkeys(("localizer", "objective", "augmentation", "steps"))
+    asked |= dict.fromkeys(("localizer", "objective", "augmentation", "steps", "recipe"))
     config = new.configured("dsprites", None, asked, {})
     assert (config.training["epochs"], config.training["steps_per_epoch"]) == (300, 1000)
     assert (config.training["batch_size"], config.training["learning_rate"]) == (64, 1e-4)

@@ -15,8 +15,9 @@ LEARNING_RATE = 6e-4
 """Of Adam, where the recipe "paced" is asked for and no learning rate."""
 # Of "paced", in thousands of steps. At a high KL weight the latents open one by one, those worth most first, and meanwhile a
 # discriminator of many batches' codes sees whether each keeps to itself. FactorVAE's follows, and sees standardized codes,
-# which cannot escape it by becoming small.
-_KL_START, _FALL, _POOLED = 200.0, 3.0, 2.5
+# which cannot escape it by becoming small. The rate rises first, for at this KL weight Adam's first full steps turn half of the
+# encoder's units off for good, and shape and orientation then find none.
+_KL_START, _FALL, _POOLED, _RISE = 200.0, 3.0, 2.5, 1.0
 
 
 def recipe_settings(recipe: str | None, dataset: str, objective: str, steps: int) -> dict[str, Any]:
@@ -56,4 +57,5 @@ def recipe_of(training: Mapping[str, Any]) -> str | None:
 def _pace(steps: int) -> dict[str, float]:
     """Of a run too short for it, all of it is the fall."""
     fall = min(_FALL, float(max(1, steps // STEPS_PER_EPOCH)))
-    return {"kl_start": _KL_START, "warmup_epochs": fall, "standardize_after": _POOLED, "pooled_until": _POOLED}
+    pace = {"kl_start": _KL_START, "warmup_epochs": fall, "standardize_after": _POOLED, "pooled_until": _POOLED}
+    return {**pace, "rate_warmup_epochs": _RISE}

@@ -87,8 +87,8 @@ def train_run(
         augmentation: what is done to training images at random, as `vaelens.data.augment.parse` reads it; None: "auto".
         steps: of dSprites, how many to train for: at most 1,000, or thousands; None: 300,000.
         recipe: of "factor" and "ad-factor" on dSprites: "published", the settings of FactorVAE's authors, as None has them; or
-            "paced", ours for thousands of steps: a learning rate of 6e-4, a KL weight that falls from 200 to 1, and to begin
-            with a discriminator of many batches' codes. A setting that is given comes before the recipe's.
+            "paced", ours for thousands of steps: a learning rate that rises to 6e-4, a KL weight that falls from 200 to 1, and
+            to begin with a discriminator of many batches' codes. A setting that is given comes before the recipe's.
         resume: go on with a run that was stopped. What is not given is as in its folder; what is given must agree with
             it, but for `epochs` or `steps`, which may be raised, and `root`, which may have moved.
         overwrite: replace a run that is there.
