@@ -81,14 +81,14 @@ def configured(dataset: str, root: Path | None, asked: Mapping[str, Any], settin
             raise UsageError(f"objective '{objective}' is for {', '.join(ANOMALY_DATASETS)}, not for {dataset}")
         _refuse_of_images(dataset, asked)
     _refuse_of_training(dataset, objective, settings)
-    steps = DEFAULT_STEPS if asked["steps"] is None else whole("steps", asked["steps"])
-    settings = {**recipe_settings(asked["recipe"], dataset, objective, steps), **settings}
+    length = _steps(dataset, asked, settings)
+    settings = {**recipe_settings(asked["recipe"], dataset, objective, length), **settings}
     network = _network(dataset, family.network, asked["network"])
     latents = LATENTS_OF.get(network, default.latent_dim) if asked["latent_dim"] is None else asked["latent_dim"]
     settings = {
         **settings,
         "augmentation": _augmentation(dataset, asked),
-        **_steps(dataset, asked, settings),
+        **length,
         **weights_of(objective, settings, whole("latent_dim", latents, most=MOST_LATENTS), asked["layer"]),
     }
     chosen = TrainSettings.for_network(network, **settings)

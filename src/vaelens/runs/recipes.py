@@ -20,14 +20,14 @@ LEARNING_RATE = 6e-4
 _KL_START, _FALL, _POOLED, _RISE = 200.0, 3.0, 2.5, 1.0
 
 
-def recipe_settings(recipe: str | None, dataset: str, objective: str, steps: int) -> dict[str, Any]:
+def recipe_settings(recipe: str | None, dataset: str, objective: str, length: Mapping[str, int]) -> dict[str, Any]:
     """The settings of training that a recipe stands for; none for "published", which is the default.
 
     Args:
         recipe: one of RECIPES, or None.
         dataset: to train on.
         objective: one of FAMILIES.
-        steps: that the run is to take.
+        length: of the run, as `epochs` and `steps_per_epoch`.
 
     Raises:
         UsageError: an unknown recipe, or one for an objective or data set that it is not for.
@@ -41,21 +41,22 @@ def recipe_settings(recipe: str | None, dataset: str, objective: str, steps: int
         raise UsageError(f"a recipe is for objective {with_one}, not for '{objective}'; leave --recipe out")
     if dataset not in FACTOR_DATASETS:
         raise UsageError(f"a recipe is for {', '.join(FACTOR_DATASETS)}, not for {dataset}; leave --recipe out")
-    return {} if recipe == PUBLISHED else {"learning_rate": LEARNING_RATE, **_pace(steps)}
+    return {} if recipe == PUBLISHED else {"learning_rate": LEARNING_RATE, **_pace(length)}
 
 
 def recipe_of(training: Mapping[str, Any]) -> str | None:
     """The recipe that a run's settings of training are of, whatever its learning rate; None for neither."""
     if training.get("gamma") is None or training.get("steps_per_epoch") is None:
         return None
-    pace = _pace(training["epochs"] * training["steps_per_epoch"])
+    pace = _pace(training)
     if all(training.get(name) == value for name, value in pace.items()):
         return PACED
     return None if any(training.get(name) for name in pace) else PUBLISHED
 
 
-def _pace(steps: int) -> dict[str, float]:
+def _pace(length: Mapping[str, Any]) -> dict[str, float]:
     """Of a run too short for it, all of it is the fall."""
-    fall = min(_FALL, float(max(1, steps // STEPS_PER_EPOCH)))
+    thousands = length["epochs"] * length["steps_per_epoch"] // STEPS_PER_EPOCH
+    fall = min(_FALL, float(max(1, thousands)))
     pace = {"kl_start": _KL_START, "warmup_epochs": fall, "standardize_after": _POOLED, "pooled_until": _POOLED}
     return {**pace, "rate_warmup_epochs": _RISE}

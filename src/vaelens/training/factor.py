@@ -75,7 +75,7 @@ class FactorModule(VAEModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
         """One batch: images (B, C, H, W) in [0, 1]."""
-        step = self.current_epoch * len(self.batches) + batch_idx
+        step = self.step_at(batch_idx)
         self._seed_layers(step)
         weight = self.kl_weight_at(step)
         terms, codes, *posterior = self.terms_and_posterior(

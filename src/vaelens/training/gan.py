@@ -63,7 +63,7 @@ class GANModule(VAEModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
         """One batch: images (B, C, H, W) in [0, 1]."""
-        step = self.current_epoch * len(self.batches) + batch_idx
+        step = self.step_at(batch_idx)
         self._seed_layers(step)
         self._last_batch = batch_idx, batch.indices
         images = self.augmented(batch.images, step)

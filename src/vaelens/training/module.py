@@ -67,6 +67,10 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         """The KL weight of the current epoch's last batch."""
         return self.kl_weight_at((self.current_epoch + 1) * len(self.batches) - 1)
 
+    def step_at(self, batch_idx: int) -> int:
+        """The step of training, from 0 on, that a batch of the current epoch is."""
+        return self.current_epoch * len(self.batches) + batch_idx
+
     def kl_weight_at(self, step: int) -> float:
         """The KL weight of a step of training, from 0 on."""
         start, end, share = self.settings.kl_start, self.settings.kl_weight, kl_warmup(step, self._warmup_steps)
@@ -120,14 +124,14 @@ class VAEModule(LightningModule):  # type: ignore[misc]
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Sets the model's learning rate while it rises."""
-        step = self.current_epoch * len(self.batches) + batch_idx
+        step = self.step_at(batch_idx)
         if step < self._rate_warmup_steps:
             for group in self.trainer.optimizers[0].param_groups:
                 group["lr"] = self.settings.learning_rate * (step + 1) / self._rate_warmup_steps
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One batch: images (B, C, H, W) in [0, 1] -> the scalar loss in nats."""
-        step = self.current_epoch * len(self.batches) + batch_idx
+        step = self.step_at(batch_idx)
         self._seed_layers(step)
         terms = self.terms(
             self.augmented(batch.images, step), self.kl_weight_at(step), seeded(self.settings.seed, "noise", step)
