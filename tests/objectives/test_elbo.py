@@ -152,6 +152,16 @@ def test_elbo_is_the_weighted_sum_of_its_parts(weight: float, likelihood: str) -
     torch.testing.assert_close(terms.loss, expected)
 
 
+def test_each_latent_may_have_a_kl_weight_of_its_own() -> None:
+    """Latents with means 1 and 2 and unit variance: KL divergences of 1/2 and 2 nats; a pixel of even odds costs log 2."""
+    mean, logvar = torch.tensor([[1.0, 2.0]]), torch.zeros(1, 2)
+    terms = elbo(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1), mean, logvar, kl_weight=torch.tensor([3.0, 0.25]))
+    assert float(terms.loss) == pytest.approx(math.log(2) + 3 * 0.5 + 0.25 * 2)
+    assert terms.kl.tolist() == [[0.5, 2.0]]  # themselves, without the weights
+    with pytest.raises(UsageError, match=r"a KL weight for each latent is \(2,\), got \(1,\)"):
+        elbo(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1), mean, logvar, kl_weight=torch.ones(1))
+
+
 def test_half_precision_is_computed_in_float32() -> None:
     logits, images = torch.randn(2, 1, 28, 28).bfloat16(), torch.rand(2, 1, 28, 28)
     mean, logvar = torch.randn(2, 3).bfloat16(), torch.randn(2, 3).bfloat16()

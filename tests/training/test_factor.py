@@ -325,7 +325,7 @@ def test_the_second_batch_is_another_and_is_encoded_without_gradients(drawn: Mod
 
 
 def test_a_row_has_what_there_is_to_see(drawn: ModuleType, tmp_path: Path) -> None:
-    _, result = drawn.train(tmp_path, **{**drawn.ALL_TERMS, "kl_weight": 3.0, "kl_start": 3.0})
+    _, result = drawn.train(tmp_path, **{**drawn.ALL_TERMS, "kl_weight": 3.0, "kl_start": 3.0, "wake_after": None})
     of_latents = [f"kl/z{latent}" for latent in range(4)]
     parts = ["loss", "reconstruction", "kl", "overlap", "total_correlation", "discriminator"]
     expected = [

@@ -24,7 +24,7 @@ class ElboTerms(NamedTuple):
     """The negative evidence lower bound and what it is made of.
 
     Attributes:
-        loss: scalar, mean over images of reconstruction + kl_weight * kl.sum(1).
+        loss: scalar, mean over images of reconstruction + (kl_weight * kl).sum(1).
         reconstruction: (B,), nats per image, summed over pixels.
         kl: (B, D), nats per image and latent.
     """
@@ -115,7 +115,7 @@ def elbo(
     mean: Tensor,
     logvar: Tensor,
     likelihood: str = "bernoulli",
-    kl_weight: float = 1.0,
+    kl_weight: float | Tensor = 1.0,
 ) -> ElboTerms:
     """The negative evidence lower bound with the KL divergence weighted (beta of the beta-VAE; 1 is the VAE).
 
@@ -125,14 +125,18 @@ def elbo(
         mean: (B, D).
         logvar: (B, D), log variance.
         likelihood: one of LIKELIHOODS, see `reconstruction_error`.
-        kl_weight: the weight of the KL divergence.
+        kl_weight: the weight of the KL divergence, or (D,) one for each latent's.
 
     Raises:
         UsageError: an unknown likelihood, or shapes that do not agree.
     """
     reconstruction = reconstruction_error(logits, images, likelihood)
     kl = kl_per_latent(mean, logvar)
-    return ElboTerms((reconstruction + kl_weight * kl.sum(1)).mean(), reconstruction, kl)
+    if not isinstance(kl_weight, Tensor):
+        return ElboTerms((reconstruction + kl_weight * kl.sum(1)).mean(), reconstruction, kl)
+    if kl_weight.shape != kl.shape[1:]:
+        raise UsageError(f"a KL weight for each latent is ({kl.shape[1]},), got {tuple(kl_weight.shape)}")
+    return ElboTerms((reconstruction + (kl * kl_weight).sum(1)).mean(), reconstruction, kl)
 
 
 def kl_warmup(step: int, warmup_steps: int) -> float:

@@ -98,6 +98,8 @@ def label_of(run: Run) -> str:
             parts.append("standardized codes")
         if training.get("pooled_until"):
             parts.append("a pooled discriminator first")
+        if training.get("wake_after") is not None:
+            parts.append(f"latents woken after {training['wake_after']:g} epochs")
         if training.get("rate_warmup_epochs"):
             parts.append(f"rate rising over {training['rate_warmup_epochs']:g} epochs")
     if training.get("discriminator_learning_rate") is not None:

@@ -53,8 +53,10 @@ class AutoencoderModule(VAEModule):
         super().__init__(model, settings, train, held_out)
         self.objective = objective
 
-    def terms(self, images: Tensor, kl_weight: float, generator: torch.Generator) -> Terms:
-        """The objective for images (B, C, H, W) in [0, 1]; weight and generator are not used."""
+    def terms(
+        self, images: Tensor, kl_weight: float | Tensor, generator: torch.Generator, ad_weight: float | None = None
+    ) -> Terms:
+        """The objective for images (B, C, H, W) in [0, 1]; weights and generator are not used."""
         code, _ = self.model.encode(images)  # type: ignore[operator]
         found = torch.sigmoid(self.model.decode_logits(code).float())  # type: ignore[operator]
         error = OBJECTIVES[self.objective](found, images)

@@ -68,7 +68,7 @@ class FactorModule(VAEModule):
     def configure_optimizers(self) -> Any:
         """Two Adams, fused, each with FactorVAE's betas, and a third where another discriminator comes first."""
         rate = self.settings.discriminator_learning_rate
-        both = [self._adam(self._trainable()), self._adam(self.discriminator.parameters(), _DISCRIMINATOR_BETAS, rate)]
+        both = [self._adam_of_model(), self._adam(self.discriminator.parameters(), _DISCRIMINATOR_BETAS, rate)]
         if self.pooled is not None:
             both.append(self._adam(self.pooled.parameters(), _DISCRIMINATOR_BETAS, RATE))
         return both
@@ -77,9 +77,9 @@ class FactorModule(VAEModule):
         """One batch: images (B, C, H, W) in [0, 1]."""
         step = self.step_at(batch_idx)
         self._seed_layers(step)
-        weight = self.kl_weight_at(step)
+        gamma, ad_weight = (0.0, 0.0) if self.is_free(step) else (self.gamma, None)
         terms, codes, *posterior = self.terms_and_posterior(
-            self.augmented(batch.images, step), weight, seeded(self.settings.seed, "noise", step)
+            self.augmented(batch.images, step), self.kl_weights_at(step), seeded(self.settings.seed, "noise", step), ad_weight
         )
         another = self._another(batch.images.device, step)
         generator = seeded(self.settings.seed, "permutation", step)
@@ -98,7 +98,7 @@ class FactorModule(VAEModule):
             joint, product = self.discriminator(torch.cat(judged)).split([len(leaf), len(permuted)])  # one pass serves both
             correlation, against = total_correlation(joint), discriminator_loss(joint, product)
             taught, judge = self.discriminator, judges[0]
-        loss = terms.loss + self.gamma * correlation.detach()
+        loss = terms.loss + gamma * correlation.detach()
         self._guard.check(loss, "loss", self.current_epoch, batch_idx, batch.indices)
         self._guard.check(against, "discriminator loss", self.current_epoch, batch_idx, batch.indices)
         self._last_batch = batch_idx, batch.indices
@@ -106,7 +106,7 @@ class FactorModule(VAEModule):
 
         (slope,) = torch.autograd.grad(correlation, leaf, retain_graph=True)
         encoder.zero_grad()
-        self.manual_backward(terms.loss + self.gamma * (slope * codes).sum())
+        self.manual_backward(terms.loss + gamma * (slope * codes).sum())
         encoder.step()
         judge.zero_grad()
         self.manual_backward(against, inputs=list(taught.parameters()))

@@ -7,6 +7,7 @@ Imports Lightning, which takes seconds; `fit` imports this when it is called.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -22,8 +23,10 @@ from vaelens.training.guard import FiniteGuard
 from vaelens.training.overlap import Overlap
 from vaelens.training.settings import TrainSettings
 from vaelens.training.terms import EpochMeans, Terms
+from vaelens.training.waking import Waking
 
 _LOOK_EVERY = 16
+_LOOKED_AT = 16  # batches that tell which latents are closed
 
 
 class VAEModule(LightningModule):  # type: ignore[misc]
@@ -60,6 +63,8 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         self._last_batch = 0, torch.empty(0)
         self._last_images = torch.empty(0)
         self._overlap = self._compared(train)
+        begin = settings.wake_after
+        self.waking = None if begin is None else Waking(model, round(begin * len(self.batches)), len(self.batches))
         self._layout = torch.contiguous_format
 
     @property
@@ -69,7 +74,7 @@ class VAEModule(LightningModule):  # type: ignore[misc]
 
     def step_at(self, batch_idx: int) -> int:
         """The step of training, from 0 on, that a batch of the current epoch is."""
-        return self.current_epoch * len(self.batches) + batch_idx
+        return int(self.current_epoch) * len(self.batches) + batch_idx
 
     def kl_weight_at(self, step: int) -> float:
         """The KL weight of a step of training, from 0 on."""
@@ -77,6 +82,15 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         if start and end:
             return float(start * (end / start) ** share)
         return start + (end - start) * share
+
+    def kl_weights_at(self, step: int) -> float | Tensor:
+        """The KL weight of a step of training, from 0 on, or (D,) one for each latent."""
+        weight = self.kl_weight_at(step)
+        return weight if self.waking is None else weight * self.waking.kl_factors(step)
+
+    def is_free(self, step: int) -> bool:
+        """Whether latents were woken and a step takes the evidence lower bound alone."""
+        return self.waking is not None and self.waking.is_free(step)
 
     def _compared(self, train: Images | Drawable) -> Overlap | None:
         """The overlap of the maps of latents: where the settings ask for it and, where factors are to be found, as a figure."""
@@ -91,10 +105,22 @@ class VAEModule(LightningModule):  # type: ignore[misc]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam, fused: measured a fifth faster per step on the CPU, and as exact to resume."""
-        return self._adam(self._trainable())
+        return self._adam_of_model()
+
+    def _adam_of_model(self) -> torch.optim.Optimizer:
+        """Over the weights that are not frozen; where latents are woken those of the encoder are a group of their own."""
+        parameters = self._trainable()
+        if self.waking is None:
+            return self._adam(parameters)
+        encoder = {id(parameter) for parameter in self.model.encoder.parameters()}  # type: ignore[union-attr]
+        groups = {own: [p for p in parameters if (id(p) in encoder) is own] for own in (False, True)}
+        return self._adam([{"params": group, "of_encoder": own} for own, group in groups.items() if group])
 
     def _adam(
-        self, parameters: Iterable[nn.Parameter], betas: tuple[float, float] = (0.9, 0.999), rate: float | None = None
+        self,
+        parameters: Iterable[Any],
+        betas: tuple[float, float] = (0.9, 0.999),
+        rate: float | None = None,
     ) -> torch.optim.Optimizer:
         rate, decay = self.settings.learning_rate if rate is None else rate, self.settings.weight_decay
         return torch.optim.Adam(list(parameters), lr=rate, betas=betas, weight_decay=decay, fused=True)
@@ -123,18 +149,28 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         self._held_out_means = EpochMeans()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Sets the model's learning rate while it rises."""
+        """Sets the model's learning rate while it rises, and wakes latents when their time has come."""
         step = self.step_at(batch_idx)
-        if step < self._rate_warmup_steps:
-            for group in self.trainer.optimizers[0].param_groups:
-                group["lr"] = self.settings.learning_rate * (step + 1) / self._rate_warmup_steps
+        optimizer = self.trainer.optimizers[0]
+        if self.waking is not None and step == self.waking.begin:
+            looked_at = [self.batches.another(each).to(self.device) for each in range(max(0, step - _LOOKED_AT), step)]
+            images = torch.cat(looked_at).contiguous(memory_format=self._layout)
+            self.waking.wake(self.model, optimizer, images, seeded(self.settings.seed, "waking", 0))
+        rate = self.settings.learning_rate * min(1.0, (step + 1) / max(1, self._rate_warmup_steps))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+            if self.waking is not None and group["of_encoder"]:
+                group["lr"] *= self.waking.encoder_rate(step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One batch: images (B, C, H, W) in [0, 1] -> the scalar loss in nats."""
         step = self.step_at(batch_idx)
         self._seed_layers(step)
         terms = self.terms(
-            self.augmented(batch.images, step), self.kl_weight_at(step), seeded(self.settings.seed, "noise", step)
+            self.augmented(batch.images, step),
+            self.kl_weights_at(step),
+            seeded(self.settings.seed, "noise", step),
+            0.0 if self.is_free(step) else None,
         )
         self._guard.check(terms.loss, "loss", self.current_epoch, batch_idx, batch.indices)
         self._last_batch = batch_idx, batch.indices
@@ -178,16 +214,25 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         elif self.device.type == "mps":
             torch.mps.manual_seed(seed)
 
-    def terms(self, images: Tensor, kl_weight: float, generator: torch.Generator) -> Terms:
+    def terms(
+        self, images: Tensor, kl_weight: float | Tensor, generator: torch.Generator, ad_weight: float | None = None
+    ) -> Terms:
         """The objective for images (B, C, H, W) in [0, 1], with one sample of the posterior."""
-        return self.terms_and_posterior(images, kl_weight, generator)[0]
+        return self.terms_and_posterior(images, kl_weight, generator, ad_weight)[0]
 
     def terms_and_posterior(
-        self, images: Tensor, kl_weight: float, generator: torch.Generator
+        self, images: Tensor, kl_weight: float | Tensor, generator: torch.Generator, ad_weight: float | None = None
     ) -> tuple[Terms, Tensor, Tensor, Tensor]:
-        """The objective, the sample of the posterior that it was taken with, and the posterior's mean and log variance."""
+        """The objective, the sample of the posterior that it was taken with, and the posterior's mean and log variance.
+
+        Args:
+            images: (B, C, H, W) in [0, 1].
+            kl_weight: of the KL divergence, or (D,) of each latent's.
+            generator: of the sample.
+            ad_weight: of the overlap of maps; None: that of the settings.
+        """
         others = {}
-        weight = self.settings.ad_weight or 0.0
+        weight = (self.settings.ad_weight or 0.0) if ad_weight is None else ad_weight
         if self.settings.ad_weight is None or self._overlap is None:
             mean, logvar = self.model.encode(images)  # type: ignore[operator]
         else:
