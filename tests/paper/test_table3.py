@@ -106,7 +106,7 @@ def test_weights_given_as_lists_make_a_run_for_each() -> None:
 
 
 PACE = {"kl_start": 200.0, "warmup_epochs": 3.0, "standardize_after": 2.5, "pooled_until": 2.5, "rate_warmup_epochs": 1.0}
-PACE |= {"wake_after": 4.0}
+PACE |= {"turn_after": 1.0, "wake_after": 4.0}
 
 
 def test_recipes_are_settings_of_training_and_part_of_the_names() -> None:
@@ -161,11 +161,17 @@ def test_figure8_is_of_given_runs_and_draws_what_the_paper_has(tmp_path: Path) -
     train_run(tmp_path / "p", "dsprites", objective="factor", recipe="paced", **options)
     assert label_of(load_run(tmp_path / "p")) == "FactorVAE, gamma 40, paced"
     more: dict[str, Any] = {"kl_start": 4.0, "warmup_epochs": 1, "standardize_after": 1, "pooled_until": 1.0}
-    rates: dict[str, Any] = {"discriminator_learning_rate": 1e-4, "rate_warmup_epochs": 0.5, "wake_after": 0.5}
+    rates: dict[str, Any] = {
+        "discriminator_learning_rate": 1e-4,
+        "rate_warmup_epochs": 0.5,
+        "turn_after": 0.5,
+        "wake_after": 0.5,
+    }
     train_run(tmp_path / "s", "dsprites", objective="factor", **rates, **more, **options)
     assert label_of(load_run(tmp_path / "s")) == (
         "FactorVAE, gamma 40, KL weight from 4, standardized codes, a pooled discriminator first, "
-        "latents woken after 0.5 epochs, rate rising over 0.5 epochs, discriminator's rate 0.0001"
+        "latents turned after 0.5 epochs, latents woken after 0.5 epochs, rate rising over 0.5 epochs, "
+        "discriminator's rate 0.0001"
     )
     train_run(tmp_path / "b", "dsprites", objective="ad-beta", ad_weight=2.0, ad_pairs="top2", layer="encoder.relu3", **options)
     assert label_of(load_run(tmp_path / "a")) == "FactorVAE, gamma 10"

@@ -193,12 +193,27 @@ def test_the_settings_of_factor_vaes_training_are_options(
     monkeypatch.setattr(new, "STEPS_PER_EPOCH", 2)
     out, command = tmp_path / "run", ("train", "dsprites", "--objective", "factor", "--steps", "4", "--batch-size", "4")
     pace = ("--kl-start", "9", "--warmup-epochs", "2", "--standardize-after", "0.5", "--discriminator-rate", "0.002")
-    done = cli(*command, *pace, "--pooled-until", "1", "--rate-warmup", "0.5", "--wake-after", "1.5", "--quiet", "--out", out)
+    done = cli(
+        *command,
+        *pace,
+        "--pooled-until",
+        "1",
+        "--rate-warmup",
+        "0.5",
+        "--wake-after",
+        "1.5",
+        "--turn-after",
+        "0.5",
+        "--quiet",
+        "--out",
+        out,
+    )
     assert done.code == 0, done.err
     training = RunConfig.load(out).training
     assert (training["kl_start"], training["warmup_epochs"]) == (9.0, 2.0)
     assert (training["standardize_after"], training["discriminator_learning_rate"]) == (0.5, 0.002)
-    assert (training["pooled_until"], training["rate_warmup_epochs"], training["wake_after"]) == (1.0, 0.5, 1.5)
+    assert (training["pooled_until"], training["rate_warmup_epochs"]) == (1.0, 0.5)
+    assert (training["turn_after"], training["wake_after"]) == (0.5, 1.5)
     with (out / "logs" / "metrics.csv").open(newline="") as file:
         weights = [float(row["kl_weight"]) for row in csv.DictReader(file)]
     assert weights == pytest.approx([9 * 9**-0.25, 9 * 9**-0.75])  # after steps 2 and 4 of 4
@@ -377,7 +392,8 @@ def test_other_data_sets_refuse_what_is_of_dsprites(tmp_path: Path, dataset: str
     ("change", "message"),
     [
         ({"patience": 2}, "patience watches the loss on held-out images, and objective 'anogan' has none"),
-        ({"wake_after": 0.5}, "wake_after is for latents that a KL divergence can close, and objective 'anogan' has none"),
+        ({"wake_after": 0.5}, "wake_after is for latents with a posterior, and objective 'anogan' has none"),
+        ({"turn_after": 0.5}, "turn_after is for latents with a posterior, and objective 'anogan' has none"),
         ({"rate_warmup_epochs": 1}, "the two networks of objective 'anogan' train at one rate; leave rate_warmup_epochs out"),
     ],
 )

@@ -111,7 +111,14 @@ def at_step(network: nn.Module, number: int, action: Callable[[], Any]) -> None:
 
 ALL_TERMS = {
     **{"gamma": 5.0, "discriminator_learning_rate": 2e-3, "standardize_after": 0.5, "kl_start": 4.0, "warmup_epochs": 1.0},
-    **{"pooled_until": 1.5, "rate_warmup_epochs": 1.5, "wake_after": 0.25, "ad_weight": 3.0, "ad_pairs": "random"},
+    **{
+        "pooled_until": 1.5,
+        "rate_warmup_epochs": 1.5,
+        "turn_after": 0.5,
+        "wake_after": 0.25,
+        "ad_weight": 3.0,
+        "ad_pairs": "random",
+    },
 }
 
 if __name__ == "__main__":

@@ -197,7 +197,9 @@ def test_models_of_another_build_are_refused(drawn: ModuleType) -> None:
         def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
             raise NotImplementedError
 
-    with pytest.raises(UsageError, match=r"latents of Other cannot be woken: that takes linear heads .* leave wake_after out"):
+    with pytest.raises(
+        UsageError, match=r"latents of Other cannot be woken or turned: that takes linear heads .* leave wake_after and"
+    ):
         Waking(Other(), 1, 1)
     broken = drawn.model()
     broken.decoder = nn.Sequential(nn.Unflatten(1, (4, 1, 1)), nn.ConvTranspose2d(4, 8, 4))

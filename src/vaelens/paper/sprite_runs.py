@@ -98,6 +98,8 @@ def label_of(run: Run) -> str:
             parts.append("standardized codes")
         if training.get("pooled_until"):
             parts.append("a pooled discriminator first")
+        if training.get("turn_after") is not None:
+            parts.append(f"latents turned after {training['turn_after']:g} epochs")
         if training.get("wake_after") is not None:
             parts.append(f"latents woken after {training['wake_after']:g} epochs")
         if training.get("rate_warmup_epochs"):

@@ -300,10 +300,9 @@ def _refuse_of_training(dataset: str, objective: str, settings: Mapping[str, Any
             raise UsageError(f"{name} follows from {option}; give that in its place")
     if settings.get("rate_warmup_epochs") and not FAMILIES[objective].reconstructs:
         raise UsageError(f"the two networks of objective '{objective}' train at one rate; leave rate_warmup_epochs out")
-    if settings.get("wake_after") is not None and not FAMILIES[objective].posterior:
-        raise UsageError(
-            f"wake_after is for latents that a KL divergence can close, and objective '{objective}' has none; leave it out"
-        )
+    for name in ("turn_after", "wake_after"):
+        if settings.get(name) is not None and not FAMILIES[objective].posterior:
+            raise UsageError(f"{name} is for latents with a posterior, and objective '{objective}' has none; leave it out")
     if settings.get("patience") is not None and (dataset in FACTOR_DATASETS or not FAMILIES[objective].reconstructs):
         what = dataset if dataset in FACTOR_DATASETS else f"objective '{objective}'"
         raise UsageError(f"patience watches the loss on held-out images, and {what} has none; leave it out")

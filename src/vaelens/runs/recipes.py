@@ -16,9 +16,10 @@ LEARNING_RATE = 6e-4
 # Of "paced", in thousands of steps. At a high KL weight the latents open one by one, those worth most first, and meanwhile a
 # discriminator of many batches' codes sees whether each keeps to itself. FactorVAE's follows, and sees standardized codes,
 # which cannot escape it by becoming small. The rate rises first, for at this KL weight Adam's first full steps turn half of the
-# encoder's units off for good. Position and scale each have a latent then; the others are woken, and learn of shape and
-# orientation in hundreds of steps what they would not in ten thousand.
-_KL_START, _FALL, _POOLED, _RISE, _WAKE = 200.0, 3.0, 2.5, 1.0, 4.0
+# encoder's units off for good. Then the latents of position, which alone are open, are turned to the axes. Once position and
+# scale have a latent each, the others are woken, and learn of shape and orientation in hundreds of steps what they would not in
+# ten thousand.
+_KL_START, _FALL, _POOLED, _RISE, _TURN, _WAKE = 200.0, 3.0, 2.5, 1.0, 1.0, 4.0
 _ENOUGH = 10  # thousands of steps: latents that were woken take 5
 
 
@@ -61,4 +62,9 @@ def _pace(length: Mapping[str, Any]) -> dict[str, Any]:
     thousands = length["epochs"] * length["steps_per_epoch"] // STEPS_PER_EPOCH
     fall = min(_FALL, float(max(1, thousands)))
     pace = {"kl_start": _KL_START, "warmup_epochs": fall, "standardize_after": _POOLED, "pooled_until": _POOLED}
-    return {**pace, "rate_warmup_epochs": _RISE, "wake_after": _WAKE if thousands >= _ENOUGH else None}
+    return {
+        **pace,
+        "rate_warmup_epochs": _RISE,
+        "turn_after": _TURN if thousands > _TURN else None,
+        "wake_after": _WAKE if thousands >= _ENOUGH else None,
+    }

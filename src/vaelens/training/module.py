@@ -20,13 +20,15 @@ from vaelens.objectives import active_latents, elbo, kl_warmup, reparameterize
 from vaelens.training.batches import Batch, Batches, Images, derived_seed, seeded
 from vaelens.training.drawn import batches_of, first_images
 from vaelens.training.guard import FiniteGuard
+from vaelens.training.heads import layers_of
 from vaelens.training.overlap import Overlap
 from vaelens.training.settings import TrainSettings
 from vaelens.training.terms import EpochMeans, Terms
+from vaelens.training.turning import turn
 from vaelens.training.waking import Waking
 
 _LOOK_EVERY = 16
-_LOOKED_AT = 16  # batches that tell which latents are closed
+_LOOKED_AT, _TURNED_BY = 16, 64  # batches that tell which latents are closed, and how open ones lie
 
 
 class VAEModule(LightningModule):  # type: ignore[misc]
@@ -64,6 +66,9 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         self._last_images = torch.empty(0)
         self._overlap = self._compared(train)
         begin = settings.wake_after
+        self._turn_at = None if settings.turn_after is None else round(settings.turn_after * len(self.batches))
+        if self._turn_at is not None:
+            layers_of(model)
         self.waking = None if begin is None else Waking(model, round(begin * len(self.batches)), len(self.batches))
         self._layout = torch.contiguous_format
 
@@ -149,18 +154,24 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         self._held_out_means = EpochMeans()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Sets the model's learning rate while it rises, and wakes latents when their time has come."""
+        """Sets the model's learning rate while it rises, and turns or wakes latents when the time has come."""
         step = self.step_at(batch_idx)
         optimizer = self.trainer.optimizers[0]
+        if step == self._turn_at:
+            turn(self.model, optimizer, self._looked_at(step, _TURNED_BY))
         if self.waking is not None and step == self.waking.begin:
-            looked_at = [self.batches.another(each).to(self.device) for each in range(max(0, step - _LOOKED_AT), step)]
-            images = torch.cat(looked_at).contiguous(memory_format=self._layout)
+            images = self._looked_at(step, _LOOKED_AT)
             self.waking.wake(self.model, optimizer, images, seeded(self.settings.seed, "waking", 0))
         rate = self.settings.learning_rate * min(1.0, (step + 1) / max(1, self._rate_warmup_steps))
         for group in optimizer.param_groups:
             group["lr"] = rate
             if self.waking is not None and group["of_encoder"]:
                 group["lr"] *= self.waking.encoder_rate(step)
+
+    def _looked_at(self, step: int, batches: int) -> Tensor:
+        """Images (B, C, H, W) to look at the latents with: of so many batches before a step, or of all of them."""
+        images = [self.batches.another(each).to(self.device) for each in range(max(0, step - batches), step)]
+        return torch.cat(images).contiguous(memory_format=self._layout)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One batch: images (B, C, H, W) in [0, 1] -> the scalar loss in nats."""

@@ -76,6 +76,8 @@ class TrainSettings:
         warmup_epochs: epochs, or a fraction of one, over which the KL weight goes from `kl_start` to `kl_weight`. None stands
             for a tenth of `epochs` and is replaced by that number here, so that raising `epochs` later leaves the warm-up as it
             was.
+        turn_after: epochs after which the open latents are turned to the axes that are independent, see
+            `vaelens.training.turning`; None: never.
         wake_after: epochs after which latents that are closed, and units that no image turns on, get fresh weights. They train
             on the evidence lower bound alone for 2 epochs, and over 3 more their KL weight falls from 50 times what it was.
             None: never.
@@ -113,6 +115,7 @@ class TrainSettings:
     kl_weight: float = 1.0
     kl_start: float = 0.0
     warmup_epochs: float | None = None
+    turn_after: float | None = None
     wake_after: float | None = None
     seed: int = 0
     patience: int | None = None
@@ -146,7 +149,15 @@ class TrainSettings:
         _check_number("weight_decay", self.weight_decay)
         _check_number("kl_weight", self.kl_weight)
         _check_number("kl_start", self.kl_start)
-        numbers = ("wake_after", "gamma", "discriminator_learning_rate", "standardize_after", "pooled_until", "ad_weight")
+        numbers = (
+            "turn_after",
+            "wake_after",
+            "gamma",
+            "discriminator_learning_rate",
+            "standardize_after",
+            "pooled_until",
+            "ad_weight",
+        )
         for name in numbers:
             if getattr(self, name) is not None:
                 _check_number(name, getattr(self, name))
@@ -166,8 +177,10 @@ class TrainSettings:
                 "the KL weight would never reach its value"
             )
 
-        if self.wake_after is not None and not 0 < self.wake_after < self.epochs:
-            raise UsageError(f"wake_after must be above 0 and below epochs, {self.epochs}, got {self.wake_after:g}")
+        for name in ("turn_after", "wake_after"):
+            after = getattr(self, name)
+            if after is not None and not 0 < after < self.epochs:
+                raise UsageError(f"{name} must be above 0 and below epochs, {self.epochs}, got {after:g}")
         if self.kl_start and not self.warmup:
             raise UsageError(
                 f"the KL weight leaves kl_start, {self.kl_start:g}, during the warm-up: give warmup_epochs above 0"

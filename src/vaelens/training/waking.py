@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from vaelens.errors import UsageError
 from vaelens.objectives import kl_per_latent, kl_warmup
+from vaelens.training.heads import Fresh, layers_of, units_of
 
 CLOSED_NATS = 0.3
 """A latent whose KL divergence, in the mean over images, is below this is woken: a high KL weight leaves 0.05 to 0.15."""
@@ -18,7 +16,6 @@ FREE, FALL = 2.0, 3.0
 
 _START, _HELD = 50.0, 0.05
 _LOG_VARIANCE = -1.0
-_Layer = nn.Conv2d | nn.Linear
 
 
 class Waking(nn.Module):
@@ -45,7 +42,7 @@ class Waking(nn.Module):
 
     def __init__(self, model: nn.Module, begin: int, steps_per_epoch: int) -> None:
         super().__init__()
-        heads = _layers(model)[1]
+        heads = layers_of(model)[1]
         self.begin = begin
         self.free_until = begin + round(FREE * steps_per_epoch)
         self.end = self.free_until + round(FALL * steps_per_epoch)
@@ -85,72 +82,24 @@ class Waking(nn.Module):
             images: (B, C, H, W) in [0, 1]; a thousand tell what is closed, or off, from what is not.
             generator: of the fresh weights, on the CPU.
         """
-        below, (mean, logvar), entrance = _layers(model)
-        fresh = _Fresh(optimizer, generator)
-        units = _units(model, images)
+        below, (mean, logvar), entrance = layers_of(model)
+        fresh = Fresh(optimizer, generator)
+        units = units_of(model, images)
         self.woken.copy_(kl_per_latent(*model.encode(images)).mean(0) < CLOSED_NATS)  # type: ignore[operator]
         off, closed = units.amax(0) <= 0, self.woken
         fresh.draw(below.weight, off)
         fresh.put(below.bias, off, 0.0)
-        still = off & (_units(model, images).amax(0) <= 0)
+        still = off & (units_of(model, images).amax(0) <= 0)
         fresh.put(below.weight, still, -below.weight[still])  # turned round they are on
         for head in (mean, logvar):
             fresh.put(head.weight, (slice(None), off), 0.0)  # nothing of the fresh units reaches latents that are open
         if not bool(closed.any()):
             return
         fresh.draw(mean.weight, closed)
-        codes = _units(model, images) @ mean.weight[closed].flatten(1).T
+        codes = units_of(model, images) @ mean.weight[closed].flatten(1).T
         spread = codes.std(0).clamp_min(1e-6)
         fresh.put(mean.weight, closed, mean.weight[closed] / spread.reshape(-1, *[1] * (mean.weight.ndim - 1)))
         fresh.put(mean.bias, closed, -codes.mean(0) / spread)
         fresh.put(logvar.weight, closed, 0.0)
         fresh.put(logvar.bias, closed, _LOG_VARIANCE)
         fresh.draw(entrance.weight, (slice(None), closed))
-
-
-class _Fresh:
-    """Replaces parts of weights, and what Adam has of them."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer, generator: torch.Generator) -> None:
-        self._state, self._generator = optimizer.state, generator
-
-    def put(self, weight: Tensor | None, part: object, value: Tensor | float) -> None:
-        """A value in the place of a part."""
-        if weight is None or not weight.requires_grad:  # what is frozen stays
-            return
-        weight[part] = value  # type: ignore[index]
-        for name in ("exp_avg", "exp_avg_sq"):
-            if name in self._state.get(weight, {}):
-                self._state[weight][name][part] = 0.0
-
-    def draw(self, weight: Tensor, part: object) -> None:
-        """He's initialisation, with which the networks begin, in the place of a part."""
-        drawn = torch.randn(weight.shape, generator=self._generator) * math.sqrt(2 / weight[0].numel())
-        self.put(weight, part, drawn.to(weight)[part])  # type: ignore[index]
-
-
-def _units(model: nn.Module, images: Tensor) -> Tensor:
-    """(B, J): what the heads take."""
-    units: Tensor = model.encoder(images)  # type: ignore[operator]
-    return units.flatten(1)
-
-
-def _layers(model: nn.Module) -> tuple[_Layer, tuple[_Layer, _Layer], _Layer]:
-    """The layer below the heads, the heads of mean and log variance, and the decoder's first layer.
-
-    Raises:
-        UsageError: a model of another build.
-    """
-    mean, logvar = getattr(model, "mean", None), getattr(model, "logvar", None)
-    below = [m for m in getattr(model, "encoder", nn.Identity()).modules() if isinstance(m, _Layer)][-1:]
-    first = [
-        m for m in getattr(model, "decoder", nn.Identity()).modules() if next(m.parameters(recurse=False), None) is not None
-    ][:1]
-    if isinstance(mean, _Layer) and isinstance(logvar, _Layer) and below and first and isinstance(first[0], _Layer):
-        latents, units = mean.weight.shape[:2]
-        if below[0].weight.shape[0] == units and first[0].weight.shape[1] == latents:
-            return below[0], (mean, logvar), first[0]
-    raise UsageError(
-        f"latents of {type(model).__name__} cannot be woken: that takes linear heads `mean` and `logvar` upon the units of the "
-        "last layer of `encoder`, and a `decoder` that begins with a linear layer; leave wake_after out"
-    )
