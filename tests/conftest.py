@@ -39,11 +39,11 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def younger_settings() -> dict[str, Any]:
     """Settings of training that runs of before lack, and what stands for them there."""
-    counted: dict[str, Any] = {"steps_per_epoch": None, "rate_warmup_epochs": 0.0, "kl_start": 0.0, "turn_after": None}
+    counted: dict[str, Any] = {"steps_per_epoch": None, "rate_warmup_epochs": 0.0, "kl_start": 0.0}
+    latents = {"turn_after": None, "wake_after": None}
     factor = {"gamma": None, "discriminator_learning_rate": None, "standardize_after": None, "pooled_until": None}
-    counted["wake_after"] = None
     attention = {"ad_weight": None, "ad_pairs": "all", "ad_rectifier": "relu", "ad_layer": None}
-    return counted | factor | attention
+    return counted | latents | factor | attention
 
 
 @pytest.fixture(scope="session")

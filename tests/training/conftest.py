@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from vaelens.objectives import Discriminator
 
 HERE = Path(__file__).parent
 
@@ -30,3 +33,12 @@ def small() -> ModuleType:
 @pytest.fixture(scope="session")
 def drawn(small: ModuleType) -> ModuleType:
     return load("drawn_run")
+
+
+@pytest.fixture(scope="module")
+def small_discriminator(drawn: ModuleType) -> Iterator[None]:
+    """Discriminators of few units, for all that a module trains in this process."""
+    units = Discriminator.__init__.__defaults__
+    drawn.small_discriminator()
+    yield
+    Discriminator.__init__.__defaults__ = units

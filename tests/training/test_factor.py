@@ -7,7 +7,6 @@ import csv
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,16 +35,10 @@ from vaelens.training.fit import CHECKPOINT, FitResult, fit
 from vaelens.training.module import VAEModule
 from vaelens.training.settings import GAMMA
 
-pytestmark = pytest.mark.filterwarnings("ignore::vaelens.training.collapse.LatentCollapseWarning")
-
-UNITS = Discriminator.__init__.__defaults__
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_discriminator(drawn: ModuleType) -> Iterator[None]:
-    drawn.small_discriminator()
-    yield
-    Discriminator.__init__.__defaults__ = UNITS
+pytestmark = [
+    pytest.mark.usefixtures("small_discriminator"),
+    pytest.mark.filterwarnings("ignore::vaelens.training.collapse.LatentCollapseWarning"),
+]
 
 
 class Watched(FactorModule):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +16,6 @@ from vaelens.attention import LatentAttention
 from vaelens.errors import UsageError
 from vaelens.models import build
 from vaelens.objectives import (
-    Discriminator,
     attention_disentanglement,
     discriminator_loss,
     elbo,
@@ -31,17 +30,12 @@ from vaelens.training.fit import fit
 from vaelens.training.module import VAEModule
 from vaelens.training.waking import Waking
 
-pytestmark = pytest.mark.filterwarnings("ignore::vaelens.training.collapse.LatentCollapseWarning")
+pytestmark = [
+    pytest.mark.usefixtures("small_discriminator"),
+    pytest.mark.filterwarnings("ignore::vaelens.training.collapse.LatentCollapseWarning"),
+]
 
-UNITS = Discriminator.__init__.__defaults__
 CLOSED, OFF = [1, 3], [7, 9, 100]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_discriminator(drawn: ModuleType) -> Iterator[None]:
-    drawn.small_discriminator()
-    yield
-    Discriminator.__init__.__defaults__ = UNITS
 
 
 def shut(network: Any, closed: Sequence[int] = CLOSED, off: Sequence[int] = OFF) -> Any:

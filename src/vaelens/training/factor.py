@@ -77,9 +77,10 @@ class FactorModule(VAEModule):
         """One batch: images (B, C, H, W) in [0, 1]."""
         step = self.step_at(batch_idx)
         self._seed_layers(step)
-        gamma, ad_weight = (0.0, 0.0) if self.is_free(step) else (self.gamma, None)
+        added = self.added_at(step)
+        gamma = added * self.gamma
         terms, codes, *posterior = self.terms_and_posterior(
-            self.augmented(batch.images, step), self.kl_weights_at(step), seeded(self.settings.seed, "noise", step), ad_weight
+            self.augmented(batch.images, step), self.kl_weights_at(step), seeded(self.settings.seed, "noise", step), added
         )
         another = self._another(batch.images.device, step)
         generator = seeded(self.settings.seed, "permutation", step)

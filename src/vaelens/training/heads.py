@@ -8,8 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from vaelens.errors import UsageError
+from vaelens.objectives import kl_per_latent
 
 Layer = nn.Conv2d | nn.Linear
+
+CLOSED_NATS = 0.3
+"""A latent whose KL divergence, in the mean over images, is below this is closed: a high KL weight leaves 0.05 to 0.15."""
+_AT_ONCE = 512
 
 
 class Fresh:
@@ -37,6 +42,13 @@ def units_of(model: nn.Module, images: Tensor) -> Tensor:
     """(B, J): what the heads take."""
     units: Tensor = model.encoder(images)  # type: ignore[operator]
     return units.flatten(1)
+
+
+def means_and_closed(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Posterior means (B, D) of images, and which latents (D,) are closed on them; a portion of the images at a time."""
+    parts = [model.encode(part) for part in torch.split(images, _AT_ONCE)]  # type: ignore[operator]
+    mean, logvar = (torch.cat(of) for of in zip(*parts, strict=True))
+    return mean, kl_per_latent(mean, logvar).mean(0) < CLOSED_NATS
 
 
 def layers_of(model: nn.Module) -> tuple[Layer, tuple[Layer, Layer], Layer]:

@@ -9,9 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vaelens.objectives import kl_per_latent
-from vaelens.training.heads import Fresh, layers_of
-from vaelens.training.waking import CLOSED_NATS
+from vaelens.training.heads import Fresh, layers_of, means_and_closed
 
 _TOLERANCE, _MOST = 1e-6, 1000
 
@@ -37,8 +35,8 @@ def turn(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor) -> 
     _, heads, entrance = layers_of(model)
     if not all(weight.requires_grad for layer in (*heads, entrance) for weight in layer.parameters()):
         return torch.eye(0)  # what is frozen stays
-    mean, logvar = model.encode(images)  # type: ignore[operator]
-    open_ = kl_per_latent(mean, logvar).mean(0) >= CLOSED_NATS
+    mean, closed = means_and_closed(model, images)
+    open_ = ~closed
     rotation = torch.from_numpy(rotation_to_independence(mean[:, open_].double().cpu().numpy())).to(mean)
     if len(rotation) < 2:
         return rotation

@@ -5,11 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vaelens.objectives import kl_per_latent, kl_warmup
-from vaelens.training.heads import Fresh, layers_of, units_of
-
-CLOSED_NATS = 0.3
-"""A latent whose KL divergence, in the mean over images, is below this is woken: a high KL weight leaves 0.05 to 0.15."""
+from vaelens.objectives import kl_warmup
+from vaelens.training.heads import Fresh, layers_of, means_and_closed, units_of
 
 FREE, FALL = 2.0, 3.0
 """Epochs that the woken latents train for on the evidence lower bound alone, and over which their KL weight falls then."""
@@ -63,11 +60,9 @@ class Waking(nn.Module):
 
     def _falling(self, start: float, step: int) -> float:
         """From `start` to 1 over the fall, by the same factor a step; 1 before and after it."""
-        return (
-            float(start ** (1 - kl_warmup(step - self.free_until, self.end - self.free_until)))
-            if step >= self.free_until
-            else 1.0
-        )
+        if step < self.free_until:
+            return 1.0
+        return float(start ** (1 - kl_warmup(step - self.free_until, self.end - self.free_until)))
 
     @torch.no_grad()
     def wake(self, model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, generator: torch.Generator) -> None:
@@ -85,7 +80,7 @@ class Waking(nn.Module):
         below, (mean, logvar), entrance = layers_of(model)
         fresh = Fresh(optimizer, generator)
         units = units_of(model, images)
-        self.woken.copy_(kl_per_latent(*model.encode(images)).mean(0) < CLOSED_NATS)  # type: ignore[operator]
+        self.woken.copy_(means_and_closed(model, images)[1])
         off, closed = units.amax(0) <= 0, self.woken
         fresh.draw(below.weight, off)
         fresh.put(below.bias, off, 0.0)
