@@ -77,10 +77,9 @@ class FactorModule(VAEModule):
         """One batch: images (B, C, H, W) in [0, 1]."""
         step = self.step_at(batch_idx)
         self._seed_layers(step)
-        added = self.added_at(step)
-        gamma = added * self.gamma
+        gamma = self.gamma_at(step)
         terms, codes, *posterior = self.terms_and_posterior(
-            self.augmented(batch.images, step), self.kl_weights_at(step), seeded(self.settings.seed, "noise", step), added
+            self.augmented(batch.images, step), self.kl_weights_at(step), seeded(self.settings.seed, "noise", step)
         )
         another = self._another(batch.images.device, step)
         generator = seeded(self.settings.seed, "permutation", step)
@@ -114,6 +113,10 @@ class FactorModule(VAEModule):
         judge.step()
         others = {**terms.others, "total_correlation": correlation, "discriminator": against}
         self._train_means.add(terms._replace(loss=loss, others=others))
+
+    def gamma_at(self, step: int) -> float:
+        """The weight of the total correlation at a step of training, from 0 on: none while woken latents are free."""
+        return 0.0 if self.waking is not None and self.waking.is_free(step) else self.gamma
 
     def _judged(self, codes: Tensor, step: int) -> Tensor:
         """What the discriminator sees of codes (B, D) at a step."""

@@ -93,10 +93,6 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         weight = self.kl_weight_at(step)
         return weight if self.waking is None else weight * self.waking.kl_factors(step)
 
-    def added_at(self, step: int) -> float:
-        """What is added to the evidence lower bound is multiplied by this at a step: 0 while woken latents are free."""
-        return 0.0 if self.waking is not None and self.waking.is_free(step) else 1.0
-
     def _compared(self, train: Images | Drawable) -> Overlap | None:
         """The overlap of the maps of latents: where the settings ask for it and, where factors are to be found, as a figure."""
         if self.settings.ad_weight is not None:
@@ -181,7 +177,6 @@ class VAEModule(LightningModule):  # type: ignore[misc]
             self.augmented(batch.images, step),
             self.kl_weights_at(step),
             seeded(self.settings.seed, "noise", step),
-            self.added_at(step),
         )
         self._guard.check(terms.loss, "loss", self.current_epoch, batch_idx, batch.indices)
         self._last_batch = batch_idx, batch.indices
@@ -225,12 +220,12 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         elif self.device.type == "mps":
             torch.mps.manual_seed(seed)
 
-    def terms(self, images: Tensor, kl_weight: float | Tensor, generator: torch.Generator, added: float = 1.0) -> Terms:
+    def terms(self, images: Tensor, kl_weight: float | Tensor, generator: torch.Generator) -> Terms:
         """The objective for images (B, C, H, W) in [0, 1], with one sample of the posterior."""
-        return self.terms_and_posterior(images, kl_weight, generator, added)[0]
+        return self.terms_and_posterior(images, kl_weight, generator)[0]
 
     def terms_and_posterior(
-        self, images: Tensor, kl_weight: float | Tensor, generator: torch.Generator, added: float = 1.0
+        self, images: Tensor, kl_weight: float | Tensor, generator: torch.Generator
     ) -> tuple[Terms, Tensor, Tensor, Tensor]:
         """The objective, the sample of the posterior that it was taken with, and the posterior's mean and log variance.
 
@@ -238,7 +233,6 @@ class VAEModule(LightningModule):  # type: ignore[misc]
             images: (B, C, H, W) in [0, 1].
             kl_weight: of the KL divergence, or (D,) of each latent's.
             generator: of the sample.
-            added: what is added to the evidence lower bound is multiplied by this.
         """
         others = {}
         weight = self.settings.ad_weight
@@ -250,7 +244,7 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         logits = self.model.decode_logits(codes)  # type: ignore[operator]
         loss, reconstruction, kl = elbo(logits, images, mean, logvar, self.settings.likelihood, kl_weight)
         if weight is not None and others:
-            loss = loss + added * weight * others["overlap"]
+            loss = loss + weight * others["overlap"]
         return Terms(loss, reconstruction, kl, others), codes, mean, logvar
 
     def augmented(self, images: Tensor, step: int) -> Tensor:

@@ -9,7 +9,7 @@ from vaelens.objectives import kl_warmup
 from vaelens.training.heads import Fresh, layers_of, means_and_closed, units_of
 
 FREE, FALL = 2.0, 3.0
-"""Epochs that the woken latents train for on the evidence lower bound alone, and over which their KL weight falls then."""
+"""Epochs that the woken latents train for without gamma, and over which their KL weight falls then."""
 
 _START, _HELD = 50.0, 0.05
 _LOG_VARIANCE = -1.0
@@ -21,7 +21,7 @@ class Waking(nn.Module):
     Under a KL weight that falls the latents that are worth most open first, each by itself. But the features that the others
     would need are not learned while those are closed, and even at a KL weight of 1 they then stay closed for thousands of
     steps. So at the start of one step the closed latents, and the units below the heads that no image turns on, get fresh
-    weights. For FREE epochs all train on the evidence lower bound alone, and learn in hundreds of steps what is left to be
+    weights. For FREE epochs the total correlation costs nothing, and they learn in hundreds of steps what is left to be
     explained, each a bit of everything. Then the whole objective is back, and the KL weight of the woken latents is 50 times
     what it was and falls to that over FALL epochs, by the same factor a step: they close and open again, those that are worth
     most first. Meanwhile the encoder below the heads keeps its features: its learning rate rises from a twentieth.
@@ -47,7 +47,7 @@ class Waking(nn.Module):
         self.register_buffer("woken", torch.zeros(heads[0].weight.shape[0], dtype=torch.bool))
 
     def is_free(self, step: int) -> bool:
-        """Whether a step takes the evidence lower bound alone."""
+        """Whether a step takes the objective without the total correlation."""
         return self.begin <= step < self.free_until
 
     def kl_factors(self, step: int) -> Tensor:
