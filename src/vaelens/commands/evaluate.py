@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -55,12 +56,7 @@ def evaluate(
         raise UsageError("--synthetic is for runs of images with defects, not of classes; leave it out")
     with progress_bar("evaluated", quiet) as progress:
         result = evaluate_run(loaded, names, root, progress)
-    report = write_evaluation(loaded, result, root)
-    if json:
-        print_json(result.to_dict())
-        return
-    print_evaluation(result, loaded)
-    print(f"report   {report}")
+    _tell(result.to_dict(), write_evaluation(loaded, result, root), json, lambda: print_evaluation(result, loaded))
 
 
 def _evaluate_factors(run: Run, metrics: str | None, repeats: int | None, root: Path | None, json: bool, quiet: bool) -> None:
@@ -70,12 +66,7 @@ def _evaluate_factors(run: Run, metrics: str | None, repeats: int | None, root: 
     names = None if metrics is None else [name.strip() for name in metrics.split(",")]
     with progress_bar("evaluated", quiet) as progress:
         result = evaluate_disentanglement(run, names, root, REPEATS if repeats is None else repeats, progress)
-    report = write_disentanglement(run, result)
-    if json:
-        print_json(result.to_dict())
-        return
-    print_disentanglement(result)
-    print(f"report   {report}")
+    _tell(result.to_dict(), write_disentanglement(run, result), json, lambda: print_disentanglement(result))
 
 
 def _evaluate_defects(run: Run, names: list[str] | None, synthetic: bool, root: Path | None, json: bool, quiet: bool) -> None:
@@ -89,9 +80,13 @@ def _evaluate_defects(run: Run, names: list[str] | None, synthetic: bool, root: 
             result = evaluate_synthetic(run, names, progress)
         else:
             result = evaluate_localization(run, load_defects(run.config, root), names, progress)
-    report = write_localization(run, result, root)
+    _tell(result.to_dict(), write_localization(run, result, root), json, lambda: print_localization(result, run))
+
+
+def _tell(values: dict[str, Any], report: Path, json: bool, show: Callable[[], None]) -> None:
+    """A result on standard output: as JSON, or as `show` prints it and where the report lies."""
     if json:
-        print_json(result.to_dict())
+        print_json(values)
         return
-    print_localization(result, run)
+    show()
     print(f"report   {report}")
