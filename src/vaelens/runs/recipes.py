@@ -20,7 +20,7 @@ LEARNING_RATE = 6e-4
 # scale have a latent each, the others are woken, and learn of shape and orientation in hundreds of steps what they would not in
 # ten thousand.
 _KL_START, _FALL, _POOLED, _RISE, _TURN, _WAKE = 200.0, 3.0, 2.5, 1.0, 1.0, 4.0
-_ENOUGH = 10  # thousands of steps: latents that were woken take 5
+_ENOUGH = 12  # thousands of steps: to wake latents takes 7
 
 
 def recipe_settings(recipe: str | None, dataset: str, objective: str, length: Mapping[str, int]) -> dict[str, Any]:

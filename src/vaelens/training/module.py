@@ -155,9 +155,9 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         optimizer = self.trainer.optimizers[0]
         if step == self._turn_at:
             turn(self.model, optimizer, self._looked_at(step, _TURNED_BY))
-        if self.waking is not None and step == self.waking.begin:
+        if self.waking is not None and (number := self.waking.begins(step)) is not None:
             images = self._looked_at(step, _LOOKED_AT)
-            self.waking.wake(self.model, optimizer, images, seeded(self.settings.seed, "waking", 0))
+            self.waking.wake(self.model, optimizer, images, seeded(self.settings.seed, "waking", number))
         rate = self.settings.learning_rate * min(1.0, (step + 1) / max(1, self._rate_warmup_steps))
         for group in optimizer.param_groups:
             group["lr"] = rate

@@ -79,8 +79,8 @@ class TrainSettings:
         turn_after: epochs after which the open latents are turned to the axes that are independent, see
             `vaelens.training.turning`; None: never.
         wake_after: epochs after which latents that are closed, and units that no image turns on, get fresh weights. They train
-            without gamma for 2 epochs, and over 3 more their KL weight falls from 50 times what it was.
-            None: never.
+            without gamma for 1.5 epochs, and over 2 more their KL weight falls from 50 times what it was. What is closed then
+            is woken once more. None: never.
         seed: of the order of the images, the posterior's noise and any dropout. The model's first weights are the
             caller's business.
         patience: stop when the held-out loss has not fallen for this many epochs after the warm-up; None: never.

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from vaelens.objectives import kl_warmup
 from vaelens.training.heads import Fresh, layers_of, means_and_closed, units_of
 
-FREE, FALL = 2.0, 3.0
-"""Epochs that the woken latents train for without gamma, and over which their KL weight falls then."""
+FREE, FALL, TIMES = 1.5, 2.0, 2
+"""Epochs that the woken latents train for without gamma, and over which their KL weight falls then; and how often."""
 
 _START, _HELD = 50.0, 0.05
 _LOG_VARIANCE = -1.0
@@ -24,11 +24,12 @@ class Waking(nn.Module):
     weights. For FREE epochs the total correlation costs nothing, and they learn in hundreds of steps what is left to be
     explained, each a bit of everything. Then the whole objective is back, and the KL weight of the woken latents is 50 times
     what it was and falls to that over FALL epochs, by the same factor a step: they close and open again, those that are worth
-    most first. Meanwhile the encoder below the heads keeps its features: its learning rate rises from a twentieth.
+    most first. Meanwhile the encoder below the heads keeps its features: its learning rate rises from a twentieth. Then those
+    that did not open are woken once more.
 
     Args:
         model: see `wake`.
-        begin: the step, from 0 on, that begins with it.
+        begin: the step, from 0 on, that begins with the first waking.
         steps_per_epoch: of training.
 
     Raises:
@@ -40,15 +41,19 @@ class Waking(nn.Module):
     def __init__(self, model: nn.Module, begin: int, steps_per_epoch: int) -> None:
         super().__init__()
         heads = layers_of(model)[1]
-        self.begin = begin
-        self.free_until = begin + round(FREE * steps_per_epoch)
-        self.end = self.free_until + round(FALL * steps_per_epoch)
+        self._begin = begin
+        self._free, self._fall = round(FREE * steps_per_epoch), round(FALL * steps_per_epoch)
         # Part of the state, so that a run which goes on weighs the same latents.
         self.register_buffer("woken", torch.zeros(heads[0].weight.shape[0], dtype=torch.bool))
 
+    def begins(self, step: int) -> int | None:
+        """The number, from 0 on, of the waking that a step begins with; None: with none."""
+        number, since = self._at(step)
+        return number if since == 0 else None
+
     def is_free(self, step: int) -> bool:
         """Whether a step takes the objective without the total correlation."""
-        return self.begin <= step < self.free_until
+        return 0 <= self._at(step)[1] < self._free
 
     def kl_factors(self, step: int) -> Tensor:
         """(D,): what each latent's KL weight is multiplied by at a step."""
@@ -60,9 +65,14 @@ class Waking(nn.Module):
 
     def _falling(self, start: float, step: int) -> float:
         """From `start` to 1 over the fall, by the same factor a step; 1 before and after it."""
-        if step < self.free_until:
-            return 1.0
-        return float(start ** (1 - kl_warmup(step - self.free_until, self.end - self.free_until)))
+        fallen = self._at(step)[1] - self._free
+        return 1.0 if fallen < 0 else float(start ** (1 - kl_warmup(fallen, self._fall)))
+
+    def _at(self, step: int) -> tuple[int, int]:
+        """The number of the last waking before a step, or of the first, and the steps since it began."""
+        period = self._free + self._fall
+        number = min(max(step - self._begin, 0) // period, TIMES - 1)
+        return number, step - self._begin - number * period
 
     @torch.no_grad()
     def wake(self, model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, generator: torch.Generator) -> None:
