@@ -111,13 +111,13 @@ def test_where_all_latents_are_open_only_dead_units_are_replaced(drawn: ModuleTy
 
 
 def test_the_schedule_by_hand(drawn: ModuleType) -> None:
-    """Woken at step 40 of epochs of ten: 15 steps by themselves, then 20 in which 50 and 1/20 come to 1; and at once again."""
+    """Woken at step 40 of epochs of ten: 15 free steps, then 20 in which 50 and 1/20 come to 1; and again, from 5."""
     one = Waking(drawn.model(), 40, 10)
     one.woken[2] = True
     assert [(step, one.begins(step)) for step in range(200) if one.begins(step) is not None] == [(40, 0), (75, 1)]
     assert [step for step in range(200) if one.is_free(step)] == [*range(40, 55), *range(75, 90)]
     fall = [(55, 50, 0.05), (65, 50**0.5, 0.05**0.5)]
-    for step, weight, rate in [(0, 1, 1), (54, 1, 1), *fall, (75, 1, 1), (90, 50, 0.05), (110, 1, 1), (500, 1, 1)]:
+    for step, weight, rate in [(0, 1, 1), (54, 1, 1), *fall, (75, 1, 1), (90, 5, 0.05), (110, 1, 1), (500, 1, 1)]:
         assert one.kl_factors(step).tolist() == pytest.approx([1, 1, weight, 1])
         assert one.encoder_rate(step) == pytest.approx(rate)
 

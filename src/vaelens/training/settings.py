@@ -80,7 +80,7 @@ class TrainSettings:
             `vaelens.training.turning`; None: never.
         wake_after: epochs after which latents that are closed, and units that no image turns on, get fresh weights. They train
             without gamma for 1.5 epochs, and over 2 more their KL weight falls from 50 times what it was. What is closed then
-            is woken once more. None: never.
+            is woken once more, and falls from 5 times. None: never.
         seed: of the order of the images, the posterior's noise and any dropout. The model's first weights are the
             caller's business.
         patience: stop when the held-out loss has not fallen for this many epochs after the warm-up; None: never.

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from vaelens.objectives import kl_warmup
 from vaelens.training.heads import Fresh, layers_of, means_and_closed, units_of
 
-FREE, FALL, TIMES = 1.5, 2.0, 2
-"""Epochs that the woken latents train for without gamma, and over which their KL weight falls then; and how often."""
+FREE, FALL = 1.5, 2.0
+"""Epochs that the woken latents train for without gamma, and over which their KL weight falls then."""
+STARTS = 50.0, 5.0
+"""What their KL weight is multiplied by at the start of that, for each waking: what is left for the second is worth less."""
 
-_START, _HELD = 50.0, 0.05
-_LOG_VARIANCE = -1.0
+_HELD, _LOG_VARIANCE = 0.05, -1.0
 
 
 class Waking(nn.Module):
@@ -25,7 +26,7 @@ class Waking(nn.Module):
     explained, each a bit of everything. Then the whole objective is back, and the KL weight of the woken latents is 50 times
     what it was and falls to that over FALL epochs, by the same factor a step: they close and open again, those that are worth
     most first. Meanwhile the encoder below the heads keeps its features: its learning rate rises from a twentieth. Then those
-    that did not open are woken once more.
+    that did not open are woken once more, and fall from 5 times.
 
     Args:
         model: see `wake`.
@@ -57,7 +58,7 @@ class Waking(nn.Module):
 
     def kl_factors(self, step: int) -> Tensor:
         """(D,): what each latent's KL weight is multiplied by at a step."""
-        return torch.where(self.woken, self._falling(_START, step), 1.0)
+        return torch.where(self.woken, self._falling(STARTS[self._at(step)[0]], step), 1.0)
 
     def encoder_rate(self, step: int) -> float:
         """What the learning rate of the encoder below the heads is multiplied by at a step."""
@@ -71,7 +72,7 @@ class Waking(nn.Module):
     def _at(self, step: int) -> tuple[int, int]:
         """The number of the last waking before a step, or of the first, and the steps since it began."""
         period = self._free + self._fall
-        number = min(max(step - self._begin, 0) // period, TIMES - 1)
+        number = min(max(step - self._begin, 0) // period, len(STARTS) - 1)
         return number, step - self._begin - number * period
 
     @torch.no_grad()
