@@ -110,10 +110,16 @@ def test_the_report_and_the_json_have_the_figures(result: Disentanglement, run: 
     assert kept["images"] == 432
 
 
-def test_metrics_can_be_chosen_and_unknown_ones_are_named(run: Run) -> None:
+def test_metrics_can_be_chosen(run: Run) -> None:
     assert list(evaluate_disentanglement(run, ["mig"]).scores) == ["mig"]
+
+
+def test_what_is_asked_amiss_is_told_before_the_images_are_encoded(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vaelens.scoring.disentanglement.encode_all", lambda *_: pytest.fail("the images were encoded"))
     with pytest.raises(UsageError, match="unknown metric 'mug'; there are: factor_vae_score"):
-        evaluate_disentanglement(run, ["mug"])
+        evaluate_disentanglement(run, ["mig", "mug"])
+    with pytest.raises(UsageError, match="repeats"):
+        evaluate_disentanglement(run, repeats=0)
 
 
 def test_a_run_without_known_factors_is_refused(tiny_run: Path) -> None:

@@ -103,11 +103,7 @@ def all_scores(
         UsageError: an unknown metric, a number out of range, or codes and factors that a metric refuses.
     """
     repeats, seed = whole("repeats", repeats), whole("seed", seed, least=0)
-    names = list(METRICS) if metrics is None else list(dict.fromkeys([metrics] if isinstance(metrics, str) else metrics))
-    for name in names:
-        if name not in METRICS:
-            raise unknown("metric", name, METRICS)
-    runs = [(METRICS[name], seed + i) for name in names for i in range(repeats if METRICS[name].random else 1)]
+    runs = [(METRICS[name], seed + i) for name in names_of(metrics) for i in range(repeats if METRICS[name].random else 1)]
     values: dict[str, list[float]] = {}
     codes, factors = (given.detach().cpu() if isinstance(given, Tensor) else given for given in (codes, factors))  # once
     for done, (metric, run_seed) in enumerate(runs, start=1):
@@ -116,6 +112,19 @@ def all_scores(
         if progress is not None:
             progress(done, len(runs))
     return {name: _repeated(given) for name, given in values.items()}
+
+
+def names_of(metrics: Iterable[str] | None) -> list[str]:
+    """The metrics asked for, each once; all of them where None.
+
+    Raises:
+        UsageError: an unknown metric.
+    """
+    names = list(METRICS) if metrics is None else list(dict.fromkeys([metrics] if isinstance(metrics, str) else metrics))
+    for name in names:
+        if name not in METRICS:
+            raise unknown("metric", name, METRICS)
+    return names
 
 
 def _repeated(values: list[float]) -> RepeatedFigure:

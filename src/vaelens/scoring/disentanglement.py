@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaelens.data.factors import FactorImages
+from vaelens.errors import whole
 from vaelens.metrics.aggregate import KLParts, kl_parts
-from vaelens.metrics.disentanglement import METRICS, RepeatedFigure, all_scores
+from vaelens.metrics.disentanglement import RepeatedFigure, all_scores, names_of
 from vaelens.metrics.mig import mutual_information_gap
 from vaelens.objectives import active_latents, empty_maps, kl_per_latent, reconstruction_error, reparameterize
 from vaelens.objectives.attention_disentanglement import overlap
@@ -124,14 +125,15 @@ def evaluate_disentanglement(
         progress: called with images encoded so far and in all, then with measurements.
 
     Raises:
-        UsageError: a run of another data set, an unknown metric, or a run of a single latent.
+        UsageError: a run of another data set, an unknown metric, repeats below 1, or a run of a single latent.
         DataError: the data set is not where it was.
     """
+    names, repeats = names_of(metrics), whole("repeats", repeats)  # now: all images take minutes
     images = load_known_factors(run.config, root).train
     mean, logvar = encode_all(run, images, progress)
     kl = kl_per_latent(mean, logvar).double().mean(0)
     codes, factors = mean.numpy(), images.factors()
-    scores = all_scores(codes, factors, repeats=repeats, metrics=metrics or list(METRICS), progress=progress)
+    scores = all_scores(codes, factors, repeats=repeats, metrics=names, progress=progress)
     errors = reconstruction_errors(run, images)
     return Disentanglement(
         scores=scores,
