@@ -106,7 +106,7 @@ def test_weights_given_as_lists_make_a_run_for_each() -> None:
 
 
 PACE = {"kl_start": 200.0, "warmup_epochs": 3.0, "standardize_after": 2.5, "pooled_until": 2.5, "rate_warmup_epochs": 1.0}
-PACE |= {"turn_after": 1.0, "wake_after": 4.0}
+PACE |= {"turn_after": 1.0, "wake_after": 4.0, "rate_cooldown_epochs": 2.0}
 
 
 def test_recipes_are_settings_of_training_and_part_of_the_names() -> None:
@@ -120,7 +120,7 @@ def test_recipes_are_settings_of_training_and_part_of_the_names() -> None:
     assert paced == {**published, **PACE, "learning_rate": 6e-4}
     (short,) = sprite_recipes(("factor",), (1,), Asked(preset="small", steps=2000, recipes=("paced",)))
     assert short.config(None).training["warmup_epochs"] == 2  # no longer than the run
-    assert short.config(None).training["wake_after"] is None
+    assert (short.config(None).training["wake_after"], short.config(None).training["rate_cooldown_epochs"]) == (None, 0)
     (tiny,) = sprite_recipes(("factor",), (1,), Asked(preset="small", steps=3, recipes=("paced",)))
     assert (tiny.config(None).training["warmup_epochs"], tiny.config(None).training["kl_start"]) == (1, 200.0)
     (theirs,) = sprite_recipes(("factor",), (1,), Asked())  # of the preset "paper"
@@ -164,13 +164,14 @@ def test_figure8_is_of_given_runs_and_draws_what_the_paper_has(tmp_path: Path) -
     rates: dict[str, Any] = {
         "discriminator_learning_rate": 1e-4,
         "rate_warmup_epochs": 0.5,
+        "rate_cooldown_epochs": 0.25,
         "turn_after": 0.5,
         "wake_after": 0.5,
     }
     train_run(tmp_path / "s", "dsprites", objective="factor", **rates, **more, **options)
     assert label_of(load_run(tmp_path / "s")) == (
         "FactorVAE, gamma 40, KL weight from 4, standardized codes, a pooled discriminator first, "
-        "latents turned after 0.5 epochs, latents woken after 0.5 epochs, rate rising over 0.5 epochs, "
+        "latents turned after 0.5 epochs, latents woken after 0.5 epochs, rate rising over 0.5 epochs, cooldown 0.25, "
         "discriminator's rate 0.0001"
     )
     train_run(tmp_path / "b", "dsprites", objective="ad-beta", ad_weight=2.0, ad_pairs="top2", layer="encoder.relu3", **options)

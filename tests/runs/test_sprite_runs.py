@@ -200,6 +200,8 @@ def test_the_settings_of_factor_vaes_training_are_options(
         "1",
         "--rate-warmup",
         "0.5",
+        "--rate-cooldown",
+        "0.25",
         "--wake-after",
         "1.5",
         "--turn-after",
@@ -212,7 +214,7 @@ def test_the_settings_of_factor_vaes_training_are_options(
     training = RunConfig.load(out).training
     assert (training["kl_start"], training["warmup_epochs"]) == (9.0, 2.0)
     assert (training["standardize_after"], training["discriminator_learning_rate"]) == (0.5, 0.002)
-    assert (training["pooled_until"], training["rate_warmup_epochs"]) == (1.0, 0.5)
+    assert (training["pooled_until"], training["rate_warmup_epochs"], training["rate_cooldown_epochs"]) == (1.0, 0.5, 0.25)
     assert (training["turn_after"], training["wake_after"]) == (0.5, 1.5)
     with (out / "logs" / "metrics.csv").open(newline="") as file:
         weights = [float(row["kl_weight"]) for row in csv.DictReader(file)]
@@ -220,6 +222,12 @@ def test_the_settings_of_factor_vaes_training_are_options(
     assert "must be a number from 0 on" in fails(*command, "--kl-start", "-1", "--out", tmp_path / "bad", code=2)
     assert "--kl-start, 4, during the warm-up: give --warmup-epochs above 0" in fails(
         *command, "--kl-start", "4", "--out", tmp_path / "bad", code=2
+    )
+    assert "--rate-cooldown must be at most epochs, 2, got 3" in fails(
+        *command, "--rate-cooldown", "3", "--out", tmp_path / "bad", code=2
+    )
+    assert "--beta must be a number from 0 on, got -1" in fails(
+        "train", "dsprites", "--objective", "beta", "--beta", "-1", "--out", tmp_path / "bad", code=2
     )
     assert "--wake-after must be above 0 and below" in fails(*command, "--wake-after", "2", "--out", tmp_path / "bad", code=2)
     assert not (tmp_path / "bad").exists()
@@ -395,6 +403,7 @@ def test_other_data_sets_refuse_what_is_of_dsprites(tmp_path: Path, dataset: str
         ({"wake_after": 0.5}, "wake_after is for latents with a posterior, and objective 'anogan' has none"),
         ({"turn_after": 0.5}, "turn_after is for latents with a posterior, and objective 'anogan' has none"),
         ({"rate_warmup_epochs": 1}, "the two networks of objective 'anogan' train at one rate; leave rate_warmup_epochs out"),
+        ({"rate_cooldown_epochs": 1}, "objective 'anogan' train at one rate; leave rate_cooldown_epochs out"),
     ],
 )
 def test_what_means_nothing_for_anogan_is_refused(

@@ -67,7 +67,7 @@ def one_step(drawn: ModuleType, out: Path, network: nn.Module, **changes: Any) -
         made.append(Watched(*arguments))
         return made[0]
 
-    drawn.train(out, network, module=module, epochs=1, steps_per_epoch=1, **changes)
+    drawn.train(out, network, module=module, **{"epochs": 1, "steps_per_epoch": 1, **changes})
     return made[0]
 
 
@@ -287,6 +287,9 @@ def test_the_optimisers_are_those_of_the_appendix(drawn: ModuleType, tmp_path: P
     one, other = (step if isinstance(step, torch.optim.Adam) else step.optimizer for step in module.stepped)
     assert one.param_groups[0]["lr"] == pytest.approx(3e-4 / 4)  # the model's alone rises
     assert other.param_groups[0]["lr"] == 3e-4
+    module = one_step(drawn, tmp_path / "cool", drawn.model(), steps_per_epoch=2, learning_rate=3e-4, rate_cooldown_epochs=1.0)
+    one, other = (step if isinstance(step, torch.optim.Adam) else step.optimizer for step in module.stepped[-2:])
+    assert (one.param_groups[0]["lr"], other.param_groups[0]["lr"]) == (3e-4 / 2, 3e-4)  # and falls
 
 
 @pytest.mark.parametrize("kind", ["drawn", "memory"])

@@ -95,19 +95,44 @@ def test_to_nothing_it_falls_in_a_line(small: ModuleType, tmp_path: Path) -> Non
     assert [row["kl_weight"] for row in result.history] == pytest.approx([4 - 4 * 0.4, 4 - 4 * 0.9])
 
 
-def test_the_learning_rate_rises_in_a_line_and_stays(
-    small: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Over six of ten steps."""
-    rates, step = [], torch.optim.Adam.step
+@pytest.fixture
+def rates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The learning rate of each step of Adam."""
+    seen, step = list[float](), torch.optim.Adam.step
 
     def noted(self: torch.optim.Adam, *args: Any, **options: Any) -> Any:
-        rates.append(self.param_groups[0]["lr"])
+        seen.append(self.param_groups[0]["lr"])
         return step(self, *args, **options)
 
     monkeypatch.setattr(torch.optim.Adam, "step", noted)
-    small.train(tmp_path, epochs=2, learning_rate=0.006, rate_warmup_epochs=1.2)
-    assert rates == pytest.approx([0.001, 0.002, 0.003, 0.004, 0.005, 0.006, 0.006, 0.006, 0.006, 0.006])
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("over", "expected"),
+    [
+        ({"rate_warmup_epochs": 1.2}, [0.001, 0.002, 0.003, 0.004, 0.005, *[0.006] * 5]),
+        ({"rate_cooldown_epochs": 0.6}, [*[0.006] * 8, 0.004, 0.002]),
+        (
+            {"rate_warmup_epochs": 1.2, "rate_cooldown_epochs": 1.2},
+            [0.001, 0.002, 0.003, 0.004, 0.005, 0.005, 0.004, 0.003, 0.002, 0.001],
+        ),
+    ],
+)
+def test_the_learning_rate_rises_in_a_line_stays_and_falls(
+    small: ModuleType, tmp_path: Path, rates: list[float], over: dict[str, float], expected: list[float]
+) -> None:
+    """Over so many of ten steps, which are two epochs."""
+    small.train(tmp_path, epochs=2, learning_rate=0.006, **over)
+    assert rates == pytest.approx(expected)
+
+
+def test_of_a_run_that_is_raised_in_length_the_rate_falls_at_the_new_end(
+    small: ModuleType, tmp_path: Path, rates: list[float]
+) -> None:
+    small.train(tmp_path, epochs=1, learning_rate=0.006, rate_cooldown_epochs=0.6, warmup_epochs=1)
+    small.train(tmp_path, epochs=2, learning_rate=0.006, rate_cooldown_epochs=0.6, warmup_epochs=1, resume=True)
+    assert rates == pytest.approx([0.006, 0.006, 0.006, 0.004, 0.002] * 2)
 
 
 def test_the_csv_has_one_row_per_epoch(done: tuple[nn.Module, FitResult, Path]) -> None:

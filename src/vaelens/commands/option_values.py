@@ -71,8 +71,17 @@ def latents_of(text: str | None) -> str | list[int] | None:
         raise UsageError(f"--latents takes indices such as 0,3,7 or top5, got {text!r}") from None
 
 
+_SHORTER = {
+    "latent_dim": "--latents",
+    "kl_weight": "--beta",
+    "discriminator_learning_rate": "--discriminator-rate",
+    "rate_warmup_epochs": "--rate-warmup",
+    "rate_cooldown_epochs": "--rate-cooldown",
+}
+
+
 def names_of(app: typer.Typer) -> dict[str, str]:
     """What arguments of several words are called as options: `--held-out` for held_out."""
     commands = getattr(typer.main.get_command(app), "commands", {}).values()
     named = {str(one.name): one.opts[0] for command in commands for one in command.params}
-    return {name: option for name, option in named.items() if "_" in name} | {"latent_dim": "--latents"}
+    return {name: option for name, option in named.items() if "_" in name} | _SHORTER

@@ -95,6 +95,7 @@ def train(
     batch_size: Annotated[Optional[int], typer.Option(help="images per step")] = None,  # noqa: UP045
     learning_rate: Annotated[Optional[float], typer.Option(help="of Adam")] = None,  # noqa: UP045
     rate_warmup: Annotated[Optional[float], typer.Option(help="epochs over which the learning rate rises; default: 0")] = None,  # noqa: UP045
+    rate_cooldown: Annotated[Optional[float], typer.Option(help="last epochs, over which it falls to 0; default: 0")] = None,  # noqa: UP045
     likelihood: Annotated[Optional[str], typer.Option(help="bernoulli, gaussian or optimal-gaussian")] = None,  # noqa: UP045
     warmup_epochs: Annotated[Optional[float], typer.Option(help="epochs over which the KL weight rises or falls")] = None,  # noqa: UP045
     kl_start: Annotated[Optional[float], typer.Option(help="KL weight at the first step; default: 0")] = None,  # noqa: UP045
@@ -127,6 +128,7 @@ def train(
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "rate_warmup_epochs": rate_warmup,
+        "rate_cooldown_epochs": rate_cooldown,
         "likelihood": likelihood,
         "kl_weight": beta,
         "gamma": gamma,

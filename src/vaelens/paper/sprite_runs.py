@@ -13,9 +13,9 @@ from vaelens.paper.queue import runs_of
 from vaelens.paper.trained import Recipe
 from vaelens.runs import Run, load_run
 from vaelens.runs.objective import AD_WEIGHT
-from vaelens.runs.recipes import LEARNING_RATE, PACED, PUBLISHED, recipe_of
+from vaelens.runs.recipes import LEARNING_RATE, PACED, PUBLISHED, cooldown_of, recipe_of
 from vaelens.training.device import pick_device
-from vaelens.training.settings import GAMMA
+from vaelens.training.settings import GAMMA, STEPS_PER_EPOCH
 
 DATASET = "dsprites"
 OBJECTIVES = ("vae", "beta", "factor", "ad-beta", "ad-factor")
@@ -45,6 +45,8 @@ def sprite_recipes(objectives: Sequence[str], seeds: Sequence[int], asked: Asked
                 options: dict[str, Any] = {**PRESETS[asked.preset_used], **settings, "objective": objective, "seed": seed}
                 if asked.steps is not None:
                     options["steps"] = asked.steps
+                if _RECIPE[asked.preset_used] == PACED and "recipe" not in settings:  # as those beside them have it
+                    options["rate_cooldown_epochs"] = cooldown_of(options["steps"] // STEPS_PER_EPOCH)
                 recipes.append(Recipe(f"{name}-seed{seed}", DATASET, options))
     return recipes
 
@@ -104,6 +106,8 @@ def label_of(run: Run) -> str:
             parts.append(f"latents woken after {training['wake_after']:g} epochs")
         if training.get("rate_warmup_epochs"):
             parts.append(f"rate rising over {training['rate_warmup_epochs']:g} epochs")
+        if training.get("rate_cooldown_epochs"):
+            parts.append(f"cooldown {training['rate_cooldown_epochs']:g}")
     if training.get("discriminator_learning_rate") is not None:
         parts.append(f"discriminator's rate {training['discriminator_learning_rate']:g}")
     return ", ".join(parts)

@@ -298,8 +298,9 @@ def _refuse_of_training(dataset: str, objective: str, settings: Mapping[str, Any
     for name, option in (("steps_per_epoch", "steps"), ("ad_layer", "layer")):
         if settings.get(name) is not None:
             raise UsageError(f"{name} follows from {option}; give that in its place")
-    if settings.get("rate_warmup_epochs") and not FAMILIES[objective].reconstructs:
-        raise UsageError(f"the two networks of objective '{objective}' train at one rate; leave rate_warmup_epochs out")
+    for name in ("rate_warmup_epochs", "rate_cooldown_epochs"):
+        if settings.get(name) and not FAMILIES[objective].reconstructs:
+            raise UsageError(f"the two networks of objective '{objective}' train at one rate; leave {name} out")
     for name in ("turn_after", "wake_after"):
         if settings.get(name) is not None and not FAMILIES[objective].posterior:
             raise UsageError(f"{name} is for latents with a posterior, and objective '{objective}' has none; leave it out")

@@ -58,7 +58,9 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         self._augmentation = parse(settings.augmentation)
         self._names = (train.names, () if held_out is None else held_out.names)
         self._warmup_steps = settings.warmup_steps(len(self.batches))
-        self._rate_warmup_steps = round(settings.rate_warmup_epochs * len(self.batches))
+        self._rate_steps = [
+            round(each * len(self.batches)) for each in (settings.rate_warmup_epochs, settings.rate_cooldown_epochs)
+        ]
         self._train_means = EpochMeans()
         self._held_out_means = EpochMeans()
         self._guard = self._held_out_guard = FiniteGuard((), settings)
@@ -80,6 +82,12 @@ class VAEModule(LightningModule):  # type: ignore[misc]
     def step_at(self, batch_idx: int) -> int:
         """The step of training, from 0 on, that a batch of the current epoch is."""
         return int(self.current_epoch) * len(self.batches) + batch_idx
+
+    def rate_at(self, step: int) -> float:
+        """The model's learning rate at a step of training, from 0 on."""
+        rise, fall = (max(1, steps) for steps in self._rate_steps)
+        left = self.settings.epochs * len(self.batches) - step
+        return self.settings.learning_rate * min(1.0, (step + 1) / rise, left / fall)
 
     def kl_weight_at(self, step: int) -> float:
         """The KL weight of a step of training, from 0 on."""
@@ -150,7 +158,7 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         self._held_out_means = EpochMeans()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Sets the model's learning rate while it rises, and turns or wakes latents when the time has come."""
+        """Sets the model's learning rate, which may rise and fall, and turns or wakes latents when the time has come."""
         step = self.step_at(batch_idx)
         optimizer = self.trainer.optimizers[0]
         if step == self._turn_at:
@@ -158,7 +166,7 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         if self.waking is not None and (number := self.waking.begins(step)) is not None:
             images = self._looked_at(step, _LOOKED_AT)
             self.waking.wake(self.model, optimizer, images, seeded(self.settings.seed, "waking", number))
-        rate = self.settings.learning_rate * min(1.0, (step + 1) / max(1, self._rate_warmup_steps))
+        rate = self.rate_at(step)
         for group in optimizer.param_groups:
             group["lr"] = rate
             if self.waking is not None and group["of_encoder"]:

@@ -65,6 +65,8 @@ class TrainSettings:
         learning_rate: of Adam.
         rate_warmup_epochs: epochs, or a fraction of one, over which the model's learning rate rises from 0; that of a
             discriminator does not. Under a high KL weight Adam's first steps otherwise leave many units that no image turns on.
+        rate_cooldown_epochs: epochs, the last ones, or a fraction of one, over which the model's learning rate falls to 0 in a
+            line; that of a discriminator does not. Of a run that is raised in length, the last ones then.
         weight_decay: of Adam: this times each weight is added to its gradient.
         augmentation: what is done to the training images at random, as `vaelens.data.augment.parse` reads it, such as
             "rotate30,mirror"; "none" for nothing.
@@ -109,6 +111,7 @@ class TrainSettings:
     batch_size: int = 128
     learning_rate: float = 1e-3
     rate_warmup_epochs: float = 0.0
+    rate_cooldown_epochs: float = 0.0
     weight_decay: float = 0.0
     augmentation: str = "none"
     likelihood: str = "bernoulli"
@@ -146,6 +149,7 @@ class TrainSettings:
             if getattr(self, name) == 0:
                 raise UsageError(f"{name} must be above 0, got 0")
         _check_number("rate_warmup_epochs", self.rate_warmup_epochs)
+        _check_number("rate_cooldown_epochs", self.rate_cooldown_epochs)
         _check_number("weight_decay", self.weight_decay)
         _check_number("kl_weight", self.kl_weight)
         _check_number("kl_start", self.kl_start)
@@ -176,7 +180,8 @@ class TrainSettings:
                 f"warmup_epochs must be at most epochs, got {self.warmup_epochs} and {self.epochs}: "
                 "the KL weight would never reach its value"
             )
-
+        if self.rate_cooldown_epochs > self.epochs:
+            raise UsageError(f"rate_cooldown_epochs must be at most epochs, {self.epochs}, got {self.rate_cooldown_epochs:g}")
         for name in ("turn_after", "wake_after"):
             after = getattr(self, name)
             if after is not None and not 0 < after < self.epochs:
