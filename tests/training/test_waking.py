@@ -126,7 +126,7 @@ def test_the_schedule_by_hand(drawn: ModuleType) -> None:
 def test_training_is_what_it_is_by_hand(
     drawn: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[VAEModule]
 ) -> None:
-    """Ten steps: two as ever, with latents woken after them; two without gamma; three of the fall; woken again: two, and one."""
+    """Ten steps: two as ever, with latents woken after them; two without gamma; three of the fall; woken again: two and one."""
     monkeypatch.setattr(waking, "FREE", 0.2)
     monkeypatch.setattr(waking, "FALL", 0.3)
     network = shut(drawn.model(side=32, seed=8))
