@@ -6,6 +6,7 @@ import csv
 import json
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,10 @@ def test_recipes_are_settings_of_training_and_part_of_the_names() -> None:
     assert (short.config(None).training["wake_after"], short.config(None).training["rate_cooldown_epochs"]) == (None, 0)
     (tiny,) = sprite_recipes(("factor",), (1,), Asked(preset="small", steps=3, recipes=("paced",)))
     assert (tiny.config(None).training["warmup_epochs"], tiny.config(None).training["kl_start"]) == (1, 200.0)
+    for asked, cooled in ((Asked(preset="small"), 2), (Asked(preset="small", recipes=("published",)), None), (Asked(), None)):
+        (beta,) = sprite_recipes(("beta",), (1,), replace(asked, steps=15_000))
+        assert beta.options.get("rate_cooldown_epochs") == cooled  # as FactorVAE's beside it
+        assert beta.config(None).training["rate_cooldown_epochs"] == (cooled or 0)
     (theirs,) = sprite_recipes(("factor",), (1,), Asked())  # of the preset "paper"
     assert theirs.name == "factor-gamma40-seed1"
     assert (theirs.config(None).training["kl_start"], theirs.config(None).training["learning_rate"]) == (0, 1e-4)

@@ -45,7 +45,7 @@ def sprite_recipes(objectives: Sequence[str], seeds: Sequence[int], asked: Asked
                 options: dict[str, Any] = {**PRESETS[asked.preset_used], **settings, "objective": objective, "seed": seed}
                 if asked.steps is not None:
                     options["steps"] = asked.steps
-                if _RECIPE[asked.preset_used] == PACED and "recipe" not in settings:  # as those beside them have it
+                if "recipe" not in settings and PACED in _recipes(asked):  # as those beside them have it
                     options["rate_cooldown_epochs"] = cooldown_of(options["steps"] // STEPS_PER_EPOCH)
                 recipes.append(Recipe(f"{name}-seed{seed}", DATASET, options))
     return recipes
@@ -113,6 +113,11 @@ def label_of(run: Run) -> str:
     return ", ".join(parts)
 
 
+def _recipes(asked: Asked) -> tuple[str, ...]:
+    """Those asked for, else the preset's."""
+    return asked.recipes or (_RECIPE[asked.preset_used],)
+
+
 def _variants(objective: str, asked: Asked) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each setting of an objective: a name for its folder, and the settings of training."""
     attends, correlates = objective.startswith("ad-"), objective in ("factor", "ad-factor")
@@ -122,7 +127,7 @@ def _variants(objective: str, asked: Asked) -> Iterator[tuple[str, dict[str, Any
         "ad_weight": (asked.ad_weights or (AD_WEIGHT,)) if attends else (),
         "ad_pairs": (asked.ad_pairs or _PAIRS) if attends else (),
         "ad_rectifier": asked.ad_rectifiers if attends else (),
-        "recipe": asked.recipes or (_RECIPE[asked.preset_used],) if correlates else (),
+        "recipe": _recipes(asked) if correlates else (),
     }
     there = {name: values for name, values in choices.items() if values}
     for chosen in itertools.product(*there.values()):

@@ -18,7 +18,7 @@ LEARNING_RATE = 6e-4
 # which cannot escape it by becoming small. The rate rises first, for at this KL weight Adam's first full steps turn half of the
 # encoder's units off for good. Then the latents of position, which alone are open, are turned to the axes. Once position and
 # scale have a latent each, the others are woken, and learn of shape and orientation in hundreds of steps what they would not in
-# ten thousand. At the end the rate falls, which is worth ten nats of reconstruction.
+# ten thousand. At the end the rate falls, which is worth four to seven nats.
 _KL_START, _FALL, _POOLED, _RISE, _TURN, _WAKE, _COOLDOWN = 200.0, 3.0, 2.5, 1.0, 1.0, 4.0, 2.0
 _ENOUGH = 13  # thousands of steps: to wake latents takes 7 and the rate's fall 2
 
