@@ -176,8 +176,8 @@ def test_figure8_is_of_given_runs_and_draws_what_the_paper_has(tmp_path: Path) -
     train_run(tmp_path / "s", "dsprites", objective="factor", **rates, **more, **options)
     assert label_of(load_run(tmp_path / "s")) == (
         "FactorVAE, gamma 40, KL weight from 4, standardized codes, a pooled discriminator first, "
-        "latents turned after 0.5 epochs, latents woken after 0.5 epochs, rate rising over 0.5 epochs, cooldown 0.25, "
-        "discriminator's rate 0.0001"
+        "latents turned after 1 steps, latents woken after 1 steps, rate rising over 1 steps, "
+        "rate falling over the last 0.5 steps, discriminator's rate 0.0001"
     )
     train_run(tmp_path / "b", "dsprites", objective="ad-beta", ad_weight=2.0, ad_pairs="top2", layer="encoder.relu3", **options)
     assert label_of(load_run(tmp_path / "a")) == "FactorVAE, gamma 10"

@@ -101,16 +101,20 @@ def label_of(run: Run) -> str:
         if training.get("pooled_until"):
             parts.append("a pooled discriminator first")
         if training.get("turn_after") is not None:
-            parts.append(f"latents turned after {training['turn_after']:g} epochs")
+            parts.append(f"latents turned after {_steps(training, 'turn_after')}")
         if training.get("wake_after") is not None:
-            parts.append(f"latents woken after {training['wake_after']:g} epochs")
+            parts.append(f"latents woken after {_steps(training, 'wake_after')}")
         if training.get("rate_warmup_epochs"):
-            parts.append(f"rate rising over {training['rate_warmup_epochs']:g} epochs")
+            parts.append(f"rate rising over {_steps(training, 'rate_warmup_epochs')}")
         if training.get("rate_cooldown_epochs"):
-            parts.append(f"cooldown {training['rate_cooldown_epochs']:g}")
+            parts.append(f"rate falling over the last {_steps(training, 'rate_cooldown_epochs')}")
     if training.get("discriminator_learning_rate") is not None:
         parts.append(f"discriminator's rate {training['discriminator_learning_rate']:g}")
     return ", ".join(parts)
+
+
+def _steps(training: Mapping[str, Any], name: str) -> str:
+    return f"{training[name] * training['steps_per_epoch']:,g} steps"
 
 
 def _recipes(asked: Asked) -> tuple[str, ...]:
