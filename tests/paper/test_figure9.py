@@ -79,11 +79,14 @@ def test_the_two_strongest_latents_of_fixed_sprites_with_their_overlap(
             row, column = divmod(n, 3)
             assert np.allclose(block.maps[row, column], maps.per_latent[n, two].detach().numpy(), atol=1e-6)
             assert block.notes[row][column] == f"overlap {expected:.2f}"
-            assert block.names[row][column][0].startswith(f"z{two[0]} = ")
-            empty += int((maps.per_latent[n, two].flatten(1).amax(1) == 0).sum())
+            nothing = (maps.per_latent[n, two].flatten(1).amax(1) == 0).tolist()
+            assert [name.endswith(figure9.EMPTY) for name in block.names[row][column]] == nothing
+            assert [name.split()[0] for name in block.names[row][column]] == [f"z{latent}" for latent in two.tolist()]
+            empty += sum(nothing)
         assert one["empty_maps"] == empty
         assert block.limit == pytest.approx(float(block.maps.max())), "a scale of its own"
-        for text in (f"seed {one['seed']}, {one['steps']} steps, layer encoder.relu4", f"{empty} of these 18 maps are zero"):
+        nowhere = f"{empty} of these 18 maps are zero everywhere ({figure9.EMPTY})"
+        for text in (f"seed {one['seed']}, {one['steps']} steps, layer encoder.relu4", nowhere):
             assert text in result.text
         by_shape = {shape: [pair["overlap"] for pair in one["pairs"][at::3]] for at, shape in enumerate(SHAPES)}
         for shape, values in by_shape.items():

@@ -29,6 +29,7 @@ OBJECTIVES = ("factor", "ad-factor")
 POSES = ((5, 0, 16, 16), (3, 13, 8, 24), (1, 26, 24, 8))
 """Scale, orientation, posX and posY of each shape: large, middling and small; turned by none, one and two thirds of a turn; in
 the middle, below on the left and above on the right."""
+EMPTY = "∅"  # beside the name of a map that is zero everywhere
 _AT_RANDOM = 2_048
 _AT_ONCE = 256
 
@@ -136,7 +137,7 @@ def text_of(found: list[Responses]) -> str:
         lines += [
             f"{label_of(one.run)}: seed {seed}, {_steps(one.run):,} steps, layer {one.maps.layer}.",
             f"  Overlap (eq. 5) of each pair, from top to bottom: {pairs}.",
-            f"  {one.shown_empty} of these {2 * len(one.maps)} maps are zero everywhere, and so is the overlap of their pairs.",
+            f"  {one.shown_empty} of these {2 * len(one.maps)} maps are zero everywhere ({EMPTY}); so is their pairs' overlap.",
             f"  Over {drawn:,} sprites drawn at random: overlap {float(one.at_random.mean()):.3f}, empty maps {one.empty:.0%}.",
         ]
     return "\n".join(lines)
@@ -154,10 +155,8 @@ def _given(asked: Asked) -> list[Run]:
 
 def _block(found: Responses, shape: tuple[int, int]) -> Pairs:
     rows, columns = shape
-    named = [
-        (f"z{one} = {signed(a)}", f"z{other} = {signed(b)}")
-        for (one, other), (a, b) in zip(found.maps.latents.tolist(), found.means.tolist(), strict=True)
-    ]
+    latents, means, empty = found.maps.latents.tolist(), found.means.tolist(), _empty(found.maps).tolist()
+    named = [(_named(z[0], a[0], e[0]), _named(z[1], a[1], e[1])) for z, a, e in zip(latents, means, empty, strict=True)]
     noted = [f"overlap {value:.2f}" for value in found.overlap.tolist()]
     maps = found.maps.per_latent
     return Pairs(
@@ -167,6 +166,10 @@ def _block(found: Responses, shape: tuple[int, int]) -> Pairs:
         notes=[noted[at : at + columns] for at in range(0, rows * columns, columns)],
         limit=float(maps.max()) or None,
     )
+
+
+def _named(latent: int, mean: float, empty: bool) -> str:
+    return f"z{latent} = {signed(mean)}{f' {EMPTY}' if empty else ''}"
 
 
 def _overlap(maps: LatentMaps) -> Tensor:
