@@ -124,6 +124,7 @@ def test_results_are_replaced_where_that_is_asked_for(
         (("--latents", "10"), "latent 10 does not exist"),
         (("--latents", "x"), "--latents takes indices"),
         (("--layer", "conv9"), "conv9"),
+        (("--layer", "mean"), "layer 'mean' gives a map of one pixel, where nothing can lie apart; take one of: encoder.conv1"),
         (("--variant", "nope"), "expvae"),
         (("--root", "nowhere"), "nowhere does not exist or is neither; name it by --root"),
     ],

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from vaelens.data.sprites import FACTORS, SIZES, Sprites, render
 from vaelens.errors import UsageError
@@ -234,6 +235,22 @@ def test_names(sprites: Sprites) -> None:
     assert names[245_760 + 33] == "ellipse, scale 0, orientation 0, posX 1, posY 1"
     with pytest.raises(IndexError):
         names[COUNT]
+
+
+def test_torchs_loader_has_images_and_factors(sprites: Sprites) -> None:
+    order = torch.randperm(COUNT, generator=torch.Generator().manual_seed(2))[:70].tolist()
+    images, factors = next(iter(DataLoader(sprites, batch_size=70, sampler=order)))
+    assert torch.equal(images, sprites.take(order))
+    assert factors.tolist() == sprites.classes(order).tolist()
+    assert torch.equal(sprites[-1][0], sprites.take(np.array([COUNT - 1]))[0])
+    with pytest.raises(IndexError):
+        sprites[COUNT]
+
+
+@pytest.mark.parametrize("number", [-1, COUNT])
+def test_images_of_no_number(sprites: Sprites, number: int) -> None:
+    with pytest.raises(UsageError, match=f"sprites are numbered from 0 to 737279, got .*{number}"):
+        sprites.take(torch.tensor([0, number]))
 
 
 def test_draws_are_reproducible_and_even(sprites: Sprites) -> None:

@@ -248,6 +248,9 @@ SHIFTED[7, 0] = 1
         ),
         ({"latents_classes": npy(SHIFTED)}, r"image 7 has colour, .* = \[1, 0, 0, 0, 2, 1\], not \[0, 0, 0, 0, 2, 1\]"),
         ({"latents_classes": npy(GRID[::-1])}, "factors that do not match: image 0"),
+        ({"imgs": npy(IMAGES[::-1])}, r"images that do not match their factors: \d+ pixels of image \d+ differ from what"),
+        ({"imgs": npy(np.roll(IMAGES, 1, axis=0))}, "images that do not match their factors"),
+        ({"imgs": npy(np.roll(IMAGES, 1, axis=2))}, "images that do not match their factors"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], words: str) -> None:

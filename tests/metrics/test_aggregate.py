@@ -128,6 +128,8 @@ def test_chunks_are_nothing_to_the_result(monkeypatch: pytest.MonkeyPatch) -> No
         ({"logvar": torch.zeros(4, 3)}, r"mean \(4, 2\) and logvar \(4, 3\) must have one shape"),
         ({"mean": torch.zeros(1, 2), "logvar": torch.zeros(1, 2)}, "at least 2 rows: one image has no aggregate"),
         ({"logvar": torch.full((4, 2), math.inf)}, "logvar must hold finite real numbers"),
+        ({"logvar": torch.full((4, 2), 90.0)}, "logvar must lie between -85 and 85: no float32 holds other variances"),
+        ({"mean": torch.full((4, 2), 1e39, dtype=torch.float64)}, "mean must hold finite real numbers, none beyond float32's"),
         ({"mean": np.array([["a", "b"]] * 4)}, "mean must hold finite real numbers"),
         ({"samples": 1}, "samples must be a whole number from 2 on, got 1"),
         ({"seed": -1}, "seed must be a whole number from 0 on, got -1"),

@@ -56,6 +56,18 @@ def test_bins_are_of_one_width_between_least_and_largest_code() -> None:
     assert other.mutual_information[0, 0] == pytest.approx(binary_entropy(1 / 3) / 2)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("level", [1, -1, 0])
+def test_a_latent_that_varies_by_rounding_alone_knows_nothing(dtype: Any, level: int) -> None:
+    factors = np.tile(grid(4, 3), (5, 1))
+    codes = np.full(factors.shape, level, dtype)
+    codes[:, 0] = factors[:, 0]
+    codes[factors[:, 1] == 1, 1] = np.nextafter(dtype(level), dtype(2))
+    found = mutual_information_gap(codes, factors)
+    assert found.mutual_information == pytest.approx(np.array([[math.log(4), 0], [0, 0]]), abs=1e-6)
+    assert modularity(codes, factors).per_latent.tolist() == pytest.approx([1, 0])
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([2, 5, 20]), st.sampled_from([np.float32, np.float64]))
 def test_mutual_information_is_that_of_scikit_learn(seed: int, bins: int, kind: type) -> None:

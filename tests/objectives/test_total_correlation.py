@@ -164,6 +164,12 @@ def test_a_known_total_correlation_is_found(correlation: float) -> None:
     assert found == pytest.approx(known, rel=0.2, abs=0.03)
 
 
+def test_a_batch_of_one_is_not_standardized() -> None:
+    """It has no variance; such a batch may be left over at the end of an epoch."""
+    one = torch.tensor([[3.0, -1.0]], requires_grad=True)
+    assert torch.equal(standardized(one), one)
+
+
 def test_standardized_codes_by_hand() -> None:
     # Of 1 and 3 the mean is 2 and the deviation 1; of 10, 10 nothing is left, and nothing is divided by nothing.
     found = standardized(torch.tensor([[1.0, 10.0], [3.0, 10.0]]))

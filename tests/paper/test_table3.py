@@ -158,7 +158,7 @@ def test_a_recipe_is_asked_for_by_name(tmp_path: Path, cli: Callable[..., Any], 
     assert not out.exists()
 
 
-def test_figure8_is_of_given_runs_and_draws_what_the_paper_has(tmp_path: Path) -> None:
+def test_figure8_is_of_given_runs_and_draws_what_the_paper_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vaelens.runs.train import train_run
 
     options: dict[str, Any] = {"steps": 2, "batch_size": 4, "latent_dim": 3, "progress": False}
@@ -197,8 +197,35 @@ def test_figure8_is_of_given_runs_and_draws_what_the_paper_has(tmp_path: Path) -
     assert styles == {"FactorVAE": 0, "FactorVAE, paced": 1, "AD-beta-VAE": 2, "FactorVAE, the paper": 0}
     assert drawn["FactorVAE"] == [(points[0]["reconstruction"], points[0]["factor_vae_score"])]
     train_run(tmp_path / "c", "dsprites", objective="factor", gamma=10.0, **options)
+    monkeypatch.setattr(sprite_rows, "evaluate_disentanglement", lambda *_, **__: pytest.fail("measured"))
     with pytest.raises(UsageError, match="two runs are FactorVAE, gamma 10 with seed 0; give one of them"):
         reproduce("table3", tmp_path / "other", runs=(tmp_path / "a", tmp_path / "c"))
+
+
+def test_runs_that_differ_by_more_than_their_seeds_have_rows_of_their_own(tmp_path: Path) -> None:
+    """And what others report stands beside runs of their gamma alone."""
+    from vaelens.runs.train import train_run
+
+    options: dict[str, Any] = {"objective": "factor", "batch_size": 4, "latent_dim": 3, "progress": False}
+    other: dict[str, dict[str, Any]] = {
+        "a": {"steps": 2},
+        "b": {"steps": 2, "seed": 1},
+        "c": {"steps": 3, "seed": 1, "learning_rate": 1e-3},
+        "d": {"steps": 2, "latent_dim": 2, "likelihood": "gaussian"},
+        "e": {"steps": 2, "gamma": 1234567.0},
+    }
+    for name, changes in other.items():
+        train_run(tmp_path / name, "dsprites", **{**options, **changes})
+    result = reproduce("table3", tmp_path / "out", runs=[tmp_path / name for name in other], progress=False)
+    rows = {row["label"]: row for row in json.loads((tmp_path / "out" / "table3.json").read_text())["rows"]}
+    assert {label: row["seeds"] for label, row in rows.items()} == {
+        "FactorVAE, gamma 40, steps 2, latents 3, learning rate 0.0001, likelihood bernoulli": [0, 1],
+        "FactorVAE, gamma 40, steps 3, latents 3, learning rate 0.001, likelihood bernoulli": [1],
+        "FactorVAE, gamma 40, steps 2, latents 2, learning rate 0.0001, likelihood gaussian": [0],
+        "FactorVAE, gamma 1.23457e+06": [0],
+    }
+    assert [row["paper_factor_vae_score"] for row in rows.values()] == [PAPER_TABLE3["factor"]] * 3 + [None]
+    assert all(label in result.text for label in rows)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -23,7 +24,9 @@ from vaelens.objectives.elbo import kl_per_latent
 from vaelens.runs import Run, RunConfig, load_run, new
 from vaelens.runs import data as run_data
 from vaelens.runs.data import load_classes, load_defects, load_known_factors
+from vaelens.runs.new import configured
 from vaelens.runs.objective import AD_WEIGHT
+from vaelens.runs.recipes import begun_with, recipe_of
 from vaelens.runs.train import SPRITES, train_run
 
 pytestmark = pytest.mark.filterwarnings("ignore::vaelens.training.collapse.LatentCollapseWarning")
@@ -233,6 +236,28 @@ def test_the_settings_of_factor_vaes_training_are_options(
     assert not (tmp_path / "bad").exists()
 
 
+@pytest.mark.parametrize("steps", [30, 1000, 2000, 4000, 13_000, 15_000])
+def test_a_run_goes_on_by_its_recipe_when_its_length_was_raised(tmp_path: Path, steps: int) -> None:
+    """Though at that length the recipe would have had other settings."""
+    asked: dict[str, Any] = dict.fromkeys(inspect.signature(train_run).parameters)
+    asked |= {"objective": "factor", "steps": steps}
+    of = {name: configured("dsprites", None, {**asked, "recipe": name}, {}).training for name in ("paced", "published")}
+    for times in (1, 2, 7, 100):
+        for recipe, training in of.items():
+            assert begun_with({**training, "epochs": times * training["epochs"]}) == recipe
+    raised = recipe_of({**of["paced"], "epochs": 4 * of["paced"]["epochs"]})
+    assert raised == (None if steps in (1000, 2000, 4000) else "paced")  # tables tell it from a run that was that long at once
+    assert begun_with({**of["paced"], "kl_start": 100.0}) is None
+
+
+def test_latents_are_looked_at_after_a_step_at_least(tmp_path: Path) -> None:
+    said: list[str] = []
+    options: dict[str, Any] = {"objective": "factor", "steps": 3, "batch_size": 4, "turn_after": 0.01, "wake_after": 0.01}
+    run = train_run(tmp_path / "run", "dsprites", notice=said.append, progress=False, **options)
+    assert run.config.training["wake_after"] == 0.01
+    assert said == ["latents are woken, and the run ends before they are in place again, 7 epochs after wake_after"]
+
+
 def test_a_recipe_stands_for_settings(
     tmp_path: Path, cli: Callable[..., Any], fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,6 +369,7 @@ def test_steps_are_only_raised_and_only_where_there_are_steps(copy: Path, tiny_r
         ({"objective": "ad-beta", "layer": "mean"}, "layer 'mean' gives a map of one pixel"),
         ({"objective": "ad-beta", "layer": "encoder.conv9"}, "unknown layer 'encoder.conv9'; there are: encoder.conv1, "),
         ({"layer": "encoder.conv9"}, "unknown layer 'encoder.conv9'"),
+        ({"layer": "mean"}, "layer 'mean' gives a map of one pixel, where nothing can lie apart; take one of: encoder.conv1, "),
         ({"objective": "ad-beta", "ad_layer": "encoder.relu3"}, "ad_layer follows from layer; give that in its place"),
         ({"steps_per_epoch": 2}, "steps_per_epoch follows from steps; give that in its place"),
         ({"patience": 2}, "patience watches the loss on held-out images, and dsprites has none; leave it out"),

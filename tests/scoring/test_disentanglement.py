@@ -127,7 +127,11 @@ def test_a_run_without_known_factors_is_refused(tiny_run: Path) -> None:
         evaluate_disentanglement(load_run(tiny_run))
 
 
-def test_a_run_of_one_latent_says_which_metric_needs_two(few_sprites: Any, tmp_path: Path) -> None:
+def test_a_run_of_one_latent_is_refused_before_all_images_are_encoded(
+    few_sprites: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = train_run(tmp_path / "one", "dsprites", objective="vae", steps=2, batch_size=8, latent_dim=1, progress=False)
-    with pytest.raises(UsageError, match="latent"):
-        evaluate_disentanglement(run)
+    monkeypatch.setattr(disentanglement, "encode_all", lambda *_: pytest.fail("encoded"))
+    for metrics in (None, ["modularity"]):
+        with pytest.raises(UsageError, match="one has one latent, and this compares several: train with --latents 2"):
+            evaluate_disentanglement(run, metrics)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -70,6 +71,22 @@ def test_fewer_epochs_shorten_the_warmup_and_more_later_do_not_lengthen_it() -> 
 )
 def test_yaml_keeps_settings(settings: TrainSettings) -> None:
     assert TrainSettings.from_dict(yaml.safe_load(yaml.safe_dump(settings.to_dict()))) == settings
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64])
+def test_numbers_of_numpy_become_pythons_own(kind: Any) -> None:
+    """YAML and checkpoints take no others."""
+    given = {
+        "learning_rate": kind(1),
+        "gamma": kind(40),
+        "kl_start": kind(200),
+        "warmup_epochs": kind(2),
+        "epochs": np.int64(3),
+    }
+    values = TrainSettings.from_dict(given).to_dict()
+    for name, value in given.items():
+        assert values[name] == value
+        assert type(values[name]) in (int, float)
 
 
 @pytest.mark.parametrize(

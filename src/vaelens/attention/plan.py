@@ -43,6 +43,14 @@ class Plan:
     floats_behind: int
     layers: dict[str, tuple[int, int, int]]
 
+    def check_places(self) -> None:
+        """Raise UsageError where the feature map has one pixel, in which nothing can lie here or there."""
+        if self.shape[1:] == (1, 1):
+            larger = [name for name, (_, h, w) in self.layers.items() if h * w > 1]
+            raise UsageError(
+                f"layer '{self.layer}' gives a map of one pixel, where nothing can lie apart; take one of: {', '.join(larger)}"
+            )
+
     def still_holds(self, model: nn.Module, images: Tensor) -> bool:
         """Whether the images have the plan's shape and the model still has the modules of the closed form, unchanged."""
         if tuple(images.shape[1:]) != self.image_shape:

@@ -20,6 +20,7 @@ SAMPLES = 256
 _AT_ONCE = 64
 _IMAGES = 4096  # of so many all samples' log densities stay in the processor's cache
 _LEAST = -80.0  # of logarithms: less adds nothing to what a sample's own posterior gives, and exp takes ten times as long there
+_MOST, _MOST_LOGVAR = float(np.finfo(np.float32).max), 85.0
 _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
 
@@ -66,6 +67,8 @@ def kl_parts(
         UsageError: arrays of other shapes, fewer than 2 images, or numbers that are not finite.
     """
     means, logvars = _table("mean", mean), _table("logvar", logvar)
+    if logvars.numel() and float(logvars.abs().max()) > _MOST_LOGVAR:
+        raise UsageError(f"logvar must lie between -{_MOST_LOGVAR:g} and {_MOST_LOGVAR:g}: no float32 holds other variances")
     if means.shape != logvars.shape:
         raise UsageError(f"mean {tuple(means.shape)} and logvar {tuple(logvars.shape)} must have one shape")
     if len(means) < 2:
@@ -120,6 +123,6 @@ def _table(name: str, given: Array) -> Tensor:
     values: NDArray[Any] = as_array(given)
     if values.ndim != 2 or values.shape[1] < 1:
         raise UsageError(f"{name} must have the shape (images, latents), got {values.shape}")
-    if values.dtype.kind not in "fiub" or not np.isfinite(values).all():
-        raise UsageError(f"{name} must hold finite real numbers")
+    if values.dtype.kind not in "fiub" or not (np.abs(values) <= _MOST).all():
+        raise UsageError(f"{name} must hold finite real numbers, none beyond float32's")
     return torch.from_numpy(np.ascontiguousarray(values, np.float32))

@@ -146,7 +146,7 @@ def _overridden(
     if evaluation_votes is not None:
         settings = replace(settings, evaluation_votes=whole("evaluation_votes", evaluation_votes, least=0))
     if least_std is not None:
-        if not isinstance(least_std, int | float) or not 0 <= least_std < math.inf:
+        if not isinstance(least_std, int | float | np.number) or not 0 <= least_std < math.inf:
             raise UsageError(f"least_std must be a number from 0 on, got {brief(least_std)}")
         settings = replace(settings, least_std=float(least_std))
     return settings

@@ -52,6 +52,9 @@ def information_of(joint: NDArray[np.int64]) -> float:
 def _binned(column: NDArray[Any], bins: int) -> NDArray[np.intp]:
     """The number of the bin of each value (N,)."""
     column = np.ascontiguousarray(column)
+    least, most = column.min(), column.max()
+    if most - least <= 2 * bins * np.spacing(np.maximum(abs(least), abs(most))):  # too few numbers in between for the bins
+        return np.zeros(len(column), np.intp)
     edges = np.histogram_bin_edges(column, bins)
     return np.searchsorted(edges[1:-1], column, side="right")
 

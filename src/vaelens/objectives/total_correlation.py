@@ -66,8 +66,11 @@ def standardized(codes: Tensor) -> Tensor:
     The total correlation is the same, for it does not change when latents are shifted and scaled one by one. What changes is
     what an encoder can do against a discriminator that lags behind: it can no longer make the codes so small that they are hard
     to tell apart, which costs much KL divergence and disentangles nothing.
+
+    A batch of one, as may be left over at the end of an epoch, has no variance and stays as it is.
     """
-    return functional.batch_norm(codes.to(torch.promote_types(codes.dtype, torch.float32)), None, None, training=True)
+    codes = codes.to(torch.promote_types(codes.dtype, torch.float32))
+    return codes if len(codes) == 1 else functional.batch_norm(codes, None, None, training=True)
 
 
 def total_correlation(logits: Tensor) -> Tensor:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vaelens.errors import UsageError
 from vaelens.paper.asked import Asked
 from vaelens.paper.kept import keep, kept
-from vaelens.paper.sprite_runs import OBJECTIVES, given_sprite_runs, label_of, seeds_of, sprite_recipes, sprite_runs
+from vaelens.paper.sprite_runs import (
+    OBJECTIVES,
+    given_sprite_runs,
+    label_of,
+    seeds_of,
+    sprite_recipes,
+    sprite_runs,
+    told_apart,
+)
 from vaelens.runs import Run
 from vaelens.runs.recipes import PACED, recipe_of
 from vaelens.scoring.disentanglement import evaluate_disentanglement
+from vaelens.training.settings import GAMMA
 
 REPEATS = 3
 FIGURES = (
@@ -42,7 +51,7 @@ class SpriteFigures:
     """What was measured of one run.
 
     Attributes:
-        label: of its objective and weights.
+        label: of its objective and weights, and of what else tells it from runs beside it.
         objective: of the run.
         seed: of the run.
         steps: that it was trained for.
@@ -92,17 +101,25 @@ def all_measured(objectives: Sequence[str], out: Path, asked: Asked) -> list[Spr
     """The figures of the runs that a person gave, else of a run of each objective, weight and seed, as each is trained.
 
     Raises:
-        UsageError: given runs of another data set, or two of one label and seed.
+        UsageError: given runs of another data set, or two that differ in nothing.
         DataError: files of the data set that are missing or damaged.
     """
-    runs = given_sprite_runs(asked) or sprite_runs(sprite_recipes(objectives, seeds_of(asked), asked), out, asked)
+    given = given_sprite_runs(asked)
+    _check_twins(given)
+    runs = given or sprite_runs(sprite_recipes(objectives, seeds_of(asked), asked), out, asked)
     measured = [measured_sprites(run, out, asked) for run in runs]
+    labels = told_apart([one.label for one in measured], [one.settings for one in measured])
+    return [replace(one, label=label) for one, label in zip(measured, labels, strict=True)]
+
+
+def _check_twins(runs: Sequence[Run]) -> None:
+    labels = told_apart([label_of(run) for run in runs], [run.settings() for run in runs])
     seen = set()
-    for one in measured:
-        if (one.label, one.seed) in seen:
-            raise UsageError(f"two runs are {one.label} with seed {one.seed}; give one of them")
-        seen.add((one.label, one.seed))
-    return measured
+    for run, label in zip(runs, labels, strict=True):
+        seed = run.config.dataset["seed"]
+        if (label, seed) in seen:
+            raise UsageError(f"two runs are {label} with seed {seed}; give one of them")
+        seen.add((label, seed))
 
 
 def steps_of(measured: Sequence[SpriteFigures]) -> str:
@@ -168,8 +185,8 @@ def sprite_rows(measured: Iterable[SpriteFigures], paper: Mapping[str, float], o
 
     Args:
         measured: of any number of runs.
-        paper: what the paper reports, by objective.
-        others: what others report, by objective.
+        paper: what the paper reports for a gamma of 40, by objective.
+        others: what others report for that, by objective.
     """
     by_label: dict[str, list[SpriteFigures]] = {}
     for one in measured:
@@ -181,4 +198,6 @@ def sprite_rows(measured: Iterable[SpriteFigures], paper: Mapping[str, float], o
 def _row(label: str, runs: Sequence[SpriteFigures], paper: Mapping[str, float], others: Mapping[str, float]) -> SpriteRow:
     ordered = tuple(sorted(runs, key=lambda run: run.seed))
     objective = runs[0].objective
+    if runs[0].settings["training"].get("gamma") != GAMMA:  # what is reported is of that
+        return SpriteRow(label, objective, ordered)
     return SpriteRow(label, objective, ordered, paper.get(objective), others.get(objective))

@@ -15,7 +15,7 @@ from vaelens.runs import Run, load_run
 from vaelens.runs.objective import AD_WEIGHT
 from vaelens.runs.recipes import LEARNING_RATE, PACED, PUBLISHED, cooldown_of, recipe_of
 from vaelens.training.device import pick_device
-from vaelens.training.settings import GAMMA, STEPS_PER_EPOCH
+from vaelens.training.settings import GAMMA, STEPS_PER_EPOCH, TrainSettings
 
 DATASET = "dsprites"
 OBJECTIVES = ("vae", "beta", "factor", "ad-beta", "ad-factor")
@@ -28,6 +28,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 _SEEDS = {"paper": (0, 1, 2, 3, 4), "small": SEEDS}
 _NAMED = {"kl_weight": "beta", "gamma": "gamma", "ad_weight": "lambda"}
 _BETAS, _GAMMAS, _PAIRS = (4.0,), (GAMMA,), ("all",)
+_TELLS_NOTHING = ("seed", "epochs", "steps_per_epoch", "accelerator", "logger", "checkpoint_every")
 _RECIPE = {"paper": PUBLISHED, "small": PACED}
 
 
@@ -113,6 +114,30 @@ def label_of(run: Run) -> str:
     return ", ".join(parts)
 
 
+def told_apart(labels: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The labels of runs (see `label_of`), each with what it has otherwise than others of its label, but for the seed.
+
+    Args:
+        labels: of N runs.
+        settings: of these, as `Run.settings` gives them.
+    """
+    aspects = [_aspects(one) for one in settings]
+    longer = []
+    for label, own in zip(labels, aspects, strict=True):
+        others = [aspects[at] for at, other in enumerate(labels) if other == label]
+        differing = [name for name in own if any(other.get(name) != own[name] for other in others)]
+        longer.append(", ".join([label, *(f"{name} {own[name]}" for name in differing)]))
+    return longer
+
+
+def _aspects(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What may tell runs of one label apart."""
+    training = TrainSettings.from_dict(settings["training"]).to_dict()  # older runs lack some
+    steps = training["epochs"] * training["steps_per_epoch"]
+    told = {name.replace("_", " "): value for name, value in training.items() if name not in _TELLS_NOTHING}
+    return {"steps": f"{steps:,}", "latents": settings["network"]["latent_dim"], **told}
+
+
 def _steps(training: Mapping[str, Any], name: str) -> str:
     return f"{training[name] * training['steps_per_epoch']:,g} steps"
 
@@ -137,5 +162,5 @@ def _variants(objective: str, asked: Asked) -> Iterator[tuple[str, dict[str, Any
     for chosen in itertools.product(*there.values()):
         settings = dict(zip(there, chosen, strict=True))
         shown = [(name, value) for name, value in settings.items() if value != PUBLISHED]
-        parts = [f"{_NAMED[name]}{value:g}" if name in _NAMED else str(value) for name, value in shown]
+        parts = [f"{_NAMED[name]}{value:.12g}" if name in _NAMED else str(value) for name, value in shown]
         yield "-".join([objective, *parts]), settings

@@ -57,6 +57,16 @@ def recipe_of(training: Mapping[str, Any]) -> str | None:
     return None if any(training.get(name) for name in pace) else PUBLISHED
 
 
+def begun_with(training: Mapping[str, Any]) -> str | None:
+    """The recipe that a run was begun with: that of its settings, or of what they were at a length that was raised since."""
+    if training.get("steps_per_epoch") is None:
+        return None
+    thousands = training["epochs"] * training["steps_per_epoch"] // STEPS_PER_EPOCH
+    shorter = ({"epochs": each, "steps_per_epoch": STEPS_PER_EPOCH} for each in range(min(thousands, _ENOUGH)))
+    found = (recipe_of({**training, **length}) for length in ({}, *shorter))
+    return next((recipe for recipe in found if recipe is not None), None)
+
+
 def cooldown_of(thousands: int) -> float:
     """The thousands of steps over which the rate falls at the end of so many."""
     return _COOLDOWN if thousands >= _ENOUGH else 0.0

@@ -212,11 +212,14 @@ class Run:
         """An attention of this run's model with other options (see `LatentAttention`); `layer` None for the run's own.
 
         Raises:
-            UsageError: the run's model has no posterior to explain.
+            UsageError: the run's model has no posterior to explain, or the map of a layer asked for has one pixel.
         """
         if not self.has_posterior:
             raise UsageError(f"a run of objective '{self.config.objective}' has no latents to explain; train a VAE for that")
-        return LatentAttention(self.model, self.config.explain["layer"] if layer is None else layer, **options)
+        attention = LatentAttention(self.model, self.config.explain["layer"] if layer is None else layer, **options)
+        if layer is not None:
+            attention.plan.check_places()
+        return attention
 
     def explain(self, images: Tensor, attention: LatentAttention | None = None) -> Explanation:
         """Every latent's map for `images` (B, C, H, W), float in [0, 1], and which latents fired.

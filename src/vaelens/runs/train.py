@@ -103,6 +103,7 @@ def train_run(
     """
     from vaelens.training import TrainSettings
     from vaelens.training.device import pick_accelerator, pick_precision
+    from vaelens.training.waking import WAKING
 
     out = Path(out)
     given = {name: value for name, value in settings.items() if value is not None}
@@ -131,6 +132,8 @@ def train_run(
         config = configured(dataset, root, asked, given)
     # All that can be refused is refused before anything is written.
     training = TrainSettings.from_dict(config.training)
+    if notice is not None and training.wake_after is not None and training.wake_after + WAKING > training.epochs:
+        notice(f"latents are woken, and the run ends before they are in place again, {WAKING:g} epochs after wake_after")
     pick_precision(training.precision, pick_accelerator(training.accelerator))
     if not resume:
         check_place(out, overwrite)
@@ -236,7 +239,7 @@ def _check_layer(model: ConvVAE, config: RunConfig, training: TrainSettings) -> 
     elif config.explain["layer"] is not None:
         from vaelens.attention import LatentAttention
 
-        LatentAttention(model, config.explain["layer"])
+        LatentAttention(model, config.explain["layer"]).plan.check_places()
 
 
 def _check_counts(split: Split) -> None:

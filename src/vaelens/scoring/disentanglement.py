@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaelens.data.factors import FactorImages
-from vaelens.errors import whole
+from vaelens.data.files import shown
+from vaelens.errors import UsageError, whole
 from vaelens.metrics.aggregate import KLParts, kl_parts
 from vaelens.metrics.disentanglement import RepeatedFigure, all_scores, names_of
 from vaelens.metrics.mig import mutual_information_gap
@@ -130,6 +131,8 @@ def evaluate_disentanglement(
     """
     names, repeats = names_of(metrics), whole("repeats", repeats)  # now: all images take minutes
     images = load_known_factors(run.config, root).train
+    if run.model.latent_dim < 2:
+        raise UsageError(f"{shown(run.path)} has one latent, and this compares several: train with --latents 2 or more")
     mean, logvar = encode_all(run, images, progress)
     kl = kl_per_latent(mean, logvar).double().mean(0)
     codes, factors = mean.numpy(), images.factors()

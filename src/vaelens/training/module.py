@@ -67,11 +67,14 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         self._last_batch = 0, torch.empty(0)
         self._last_images = torch.empty(0)
         self._overlap = self._compared(train)
-        begin = settings.wake_after
-        self._turn_at = None if settings.turn_after is None else round(settings.turn_after * len(self.batches))
+        # After a step at least: there are no images to look at before.
+        self._turn_at, wake_at = (
+            None if after is None else max(1, round(after * len(self.batches)))
+            for after in (settings.turn_after, settings.wake_after)
+        )
         if self._turn_at is not None:
             layers_of(model)
-        self.waking = None if begin is None else Waking(model, round(begin * len(self.batches)), len(self.batches))
+        self.waking = None if wake_at is None else Waking(model, wake_at, len(self.batches))
         self._layout = torch.contiguous_format
 
     @property

@@ -33,11 +33,7 @@ class Overlap:
         plan = self.attention.plan
         if plan.latent_dim < 2:
             raise UsageError("maps of two latents are compared, and the model has one: take --latents 2 or more")
-        if plan.shape[1:] == (1, 1):
-            larger = [name for name, (_, h, w) in plan.layers.items() if h * w > 1]
-            raise UsageError(
-                f"layer '{plan.layer}' gives a map of one pixel, where nothing can lie apart; take one of: {', '.join(larger)}"
-            )
+        plan.check_places()
 
     def loss(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Images (B, C, H, W) -> mean and log variance (B, D), and the overlap of the settings' pairs, in [0, 1]."""

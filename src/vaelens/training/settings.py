@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from numbers import Real
 from types import MappingProxyType
 from typing import Any
 
@@ -50,6 +51,10 @@ STEPS_PER_EPOCH = 1000
 """Steps that count as an epoch of drawn images where nothing else is said: after them comes a row of figures, a checkpoint."""
 
 _MOST, _MOST_SEED = 10**9, 2**63 - 1
+_NUMBERS = ("learning_rate", "rate_warmup_epochs", "rate_cooldown_epochs", "weight_decay", "kl_weight", "kl_start")
+_NUMBERS_OR_NONE = (
+    *("turn_after", "wake_after", "gamma", "discriminator_learning_rate", "standardize_after", "pooled_until", "ad_weight"),
+)
 
 WARMUP_SHARE = 0.1
 """Share of the epochs over which the KL weight rises where `warmup_epochs` is not given."""
@@ -137,34 +142,21 @@ class TrainSettings:
     ad_layer: str | None = None
 
     def __post_init__(self) -> None:
-        # YAML takes Python's own integers alone.
+        # YAML takes Python's own numbers alone.
         for name in ("epochs", "batch_size", "checkpoint_every"):
             object.__setattr__(self, name, whole(name, getattr(self, name), most=_MOST))
         object.__setattr__(self, "seed", whole("seed", self.seed, least=0, most=_MOST_SEED))
         for name in ("patience", "steps_per_epoch"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, whole(name, getattr(self, name), most=_MOST))
-        _check_number("learning_rate", self.learning_rate)
+        for name in _NUMBERS:
+            object.__setattr__(self, name, _number(name, getattr(self, name)))
+        for name in _NUMBERS_OR_NONE:
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _number(name, getattr(self, name)))
         for name in ("learning_rate", "discriminator_learning_rate"):
             if getattr(self, name) == 0:
                 raise UsageError(f"{name} must be above 0, got 0")
-        _check_number("rate_warmup_epochs", self.rate_warmup_epochs)
-        _check_number("rate_cooldown_epochs", self.rate_cooldown_epochs)
-        _check_number("weight_decay", self.weight_decay)
-        _check_number("kl_weight", self.kl_weight)
-        _check_number("kl_start", self.kl_start)
-        numbers = (
-            "turn_after",
-            "wake_after",
-            "gamma",
-            "discriminator_learning_rate",
-            "standardize_after",
-            "pooled_until",
-            "ad_weight",
-        )
-        for name in numbers:
-            if getattr(self, name) is not None:
-                _check_number(name, getattr(self, name))
         if not (self.ad_layer is None or isinstance(self.ad_layer, str)):
             raise UsageError(f"ad_layer is the dotted name of a module, got {self.ad_layer!r}")
         for name, choices in CHOICES.items():
@@ -174,7 +166,7 @@ class TrainSettings:
             raise UsageError(f"augmentation is a text such as 'rotate30,mirror' or 'none', got {self.augmentation!r}")
         if self.warmup_epochs is None:
             object.__setattr__(self, "warmup_epochs", self.epochs * WARMUP_SHARE)
-        _check_number("warmup_epochs", self.warmup_epochs)
+        object.__setattr__(self, "warmup_epochs", _number("warmup_epochs", self.warmup_epochs))
         if self.warmup > self.epochs:
             raise UsageError(
                 f"warmup_epochs must be at most epochs, got {self.warmup_epochs} and {self.epochs}: "
@@ -230,6 +222,9 @@ class TrainSettings:
         return asdict(self)
 
 
-def _check_number(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+def _number(name: str, value: Any) -> float:
+    """A number of whatever type, NumPy's among them, as YAML and checkpoints take it."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value < 0:
         raise UsageError(f"{name} must be a number from 0 on, got {value!r}")
+    number: Any = value
+    return number if isinstance(number, int) else float(number)

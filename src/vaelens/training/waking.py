@@ -12,6 +12,8 @@ FREE, FALL = 1.5, 2.0
 """Epochs that the woken latents train for without gamma, and over which their KL weight falls then."""
 STARTS = 50.0, 5.0
 """What their KL weight is multiplied by at the start of that, for each waking: what is left for the second is worth less."""
+WAKING = len(STARTS) * (FREE + FALL)
+"""Epochs that both wakings take."""
 
 _HELD, _LOG_VARIANCE = 0.05, -1.0
 

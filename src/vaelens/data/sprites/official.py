@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from vaelens.data.download import Progress, cache_folder, fetch
 from vaelens.data.files import shown
-from vaelens.data.sprites.geometry import FACTORS, SIDE, SIZES
+from vaelens.data.sprites.geometry import FACTORS, SIDE, SIZES, render
 from vaelens.data.sprites.packed import ROW_BYTES
 from vaelens.data.sprites.sprites import Sprites
 from vaelens.errors import DataError, UsageError
@@ -34,6 +34,7 @@ MIRRORS = (
 )
 _AT_ONCE = 4096
 _PIECE = 1 << 20
+_COMPARED, _MOST_PIXELS = 1024, 8  # neighbours by position differ by some twenty
 _MEND = "replace it with an intact copy of the official file"
 # What zipfile and numpy raise on damaged bytes, besides OSError.
 _DAMAGE = (
@@ -129,7 +130,9 @@ def _read(path: Path, sizes: tuple[int, ...]) -> NDArray[np.uint8]:
                 raise DataError(f"{shown(path)} is no npz file, or not all of one ({_why(error)}); {_MEND}") from None
             with archive:
                 _check_factors(path, archive, sizes)
-                return _images(path, archive, math.prod(sizes))
+                packed = _images(path, archive, math.prod(sizes))
+                _check_images(path, packed, sizes)
+                return packed
     except OSError as error:
         if error.errno == errno.EINVAL:  # a damaged archive points to a place before its beginning
             raise DataError(f"{shown(path)} is damaged; {_MEND}") from None
@@ -159,6 +162,19 @@ def _images(path: Path, archive: zipfile.ZipFile, count: int) -> NDArray[np.uint
             raise DataError(f"{shown(path)}: image {image} has the value {rows.max()}, and sprites only 0 and 1; {_MEND}")
         packed[start : start + len(rows)] = np.packbits(rows.reshape(len(rows), -1), axis=1)
     return packed
+
+
+def _check_images(path: Path, packed: NDArray[np.uint8], sizes: tuple[int, ...]) -> None:
+    """Refuse images that are of other factors than the file says: the official ones are drawn within two pixels in the mean."""
+    numbers = np.linspace(0, len(packed) - 1, min(_COMPARED, len(packed))).astype(np.int64)
+    drawn = render(np.stack(np.unravel_index(numbers, sizes), axis=1))
+    differing = (np.unpackbits(packed[numbers], axis=1).reshape(drawn.shape) != drawn).sum((1, 2))
+    if differing.mean() > _MOST_PIXELS:
+        worst = int(differing.argmax())
+        raise DataError(
+            f"{shown(path)} has images that do not match their factors: {differing[worst]} pixels of image {numbers[worst]} "
+            f"differ from what its factors make, {differing.mean():.0f} in the mean over {len(numbers)} images; {_MEND}"
+        )
 
 
 def _rows(

@@ -44,7 +44,12 @@ class Sprites:
         """The same on another device, so that batches are made there."""
         return Sprites(self.packed.to(device))
 
-    def take(self, indices: Tensor) -> Tensor:
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        """One image (1, 64, 64), float32, and its factors (5,), int64: for torch's DataLoader; `take` is the fast way."""
+        at = range(COUNT)[number]
+        return self.take(torch.tensor([at]))[0], torch.from_numpy(self.classes([at])[0])
+
+    def take(self, indices: Tensor | ArrayLike) -> Tensor:
         """Images by their number.
 
         Args:
@@ -52,8 +57,15 @@ class Sprites:
 
         Returns:
             (B, 1, 64, 64), float32, 0 or 1, on the device of the bits.
+
+        Raises:
+            UsageError: a number outside that range.
         """
-        rows = self.packed.index_select(0, indices.to(self.packed.device))
+        try:
+            rows = self.packed.index_select(0, torch.as_tensor(indices, device=self.packed.device))
+        except IndexError:
+            self.classes(indices)  # says what is wrong
+            raise
         return self._pixels.index_select(0, rows.flatten().int()).view(-1, *self.image_shape)
 
     def classes(self, indices: Tensor | ArrayLike) -> NDArray[np.int64]:
