@@ -6,6 +6,7 @@ metrics.compute().auroc               # also .average_precision .best_iou .aupro
 
 factor_vae_score(codes, factors).score    # (N, D) and (N, F); likewise the other metrics of disentanglement
 all_scores(codes, factors, repeats=3)     # all of them, each with its spread
+attention_overlap(maps).score             # (N, D, h, w), eq. 5 over all pairs of latents
 kl_parts(mean, logvar)                    # what the KL divergence consists of: information, total correlation, the rest
 """
 
@@ -17,11 +18,13 @@ from vaelens.metrics.factor_vae import FactorVAEScore, FactorVAESettings, factor
 from vaelens.metrics.localization import PixelFigures, PixelMetrics, PixelResult
 from vaelens.metrics.mig import InformationGap, mutual_information_gap
 from vaelens.metrics.modularity import Modularity, modularity
+from vaelens.metrics.overlap import AttentionOverlap, attention_overlap
 from vaelens.metrics.ranking import auroc
 from vaelens.metrics.sap import AttributePredictability, sap
 
 __all__ = [
     "DCI",
+    "AttentionOverlap",
     "AttributePredictability",
     "BetaVAEScore",
     "FactorVAEScore",
@@ -34,6 +37,7 @@ __all__ = [
     "PixelResult",
     "RepeatedFigure",
     "all_scores",
+    "attention_overlap",
     "auroc",
     "beta_vae_score",
     "dci",

@@ -18,8 +18,8 @@ from vaelens.errors import UsageError, whole
 from vaelens.metrics.aggregate import KLParts, kl_parts
 from vaelens.metrics.disentanglement import RepeatedFigure, all_scores, names_of
 from vaelens.metrics.mig import mutual_information_gap
-from vaelens.objectives import active_latents, empty_maps, kl_per_latent, reconstruction_error, reparameterize
-from vaelens.objectives.attention_disentanglement import overlap
+from vaelens.metrics.overlap import attention_overlap
+from vaelens.objectives import active_latents, kl_per_latent, reconstruction_error, reparameterize
 from vaelens.runs import Run
 from vaelens.runs.data import load_known_factors
 from vaelens.scoring.codes import encode_all
@@ -35,14 +35,14 @@ class Overlaps:
     """How far attention maps of two latents overlap (eq. 5) and how many are empty, over 2,048 random images; in [0, 1].
 
     Attributes:
-        attention_overlap: in the mean over all pairs; None where there is no pair.
+        attention_overlap: in the mean over all pairs.
         attention_overlap_of_active: over pairs of active latents.
         attention_overlap_of_drawn: over pairs neither of whose maps is zero everywhere.
         empty_maps: share of maps that are zero everywhere.
         empty_maps_of_active: the same of active latents.
     """
 
-    attention_overlap: float | None
+    attention_overlap: float
     attention_overlap_of_active: float | None
     attention_overlap_of_drawn: float | None
     empty_maps: float
@@ -175,17 +175,17 @@ def overlaps(run: Run, images: FactorImages, active: Tensor) -> Overlaps:
     numbers = torch.split(images.draw(_EXPLAINED, torch.Generator("cpu").manual_seed(1)), _AT_ONCE)
     with torch.no_grad():
         maps = torch.cat([run.attention(images.take(each).to(run.device)).per_latent.cpu() for each in numbers])
-    one, other = torch.triu_indices(maps.shape[1], maps.shape[1], 1)
-    pairs = overlap(maps.flatten(2)[:, one], maps.flatten(2)[:, other])
-    empty = empty_maps(maps)
+    found = attention_overlap(maps)
+    chosen = active.cpu().numpy()
+    apart = ~np.eye(len(chosen), dtype=bool)
     return Overlaps(
-        attention_overlap=_mean(pairs),
-        attention_overlap_of_active=_mean(pairs[:, active[one] & active[other]]),
-        attention_overlap_of_drawn=_mean(pairs[~(empty[:, one] | empty[:, other])]),
-        empty_maps=float(empty.float().mean()),
-        empty_maps_of_active=_mean(empty[:, active].float()),
+        attention_overlap=found.score,
+        attention_overlap_of_active=_mean(found.per_pair[apart & chosen & chosen[:, None]]),
+        attention_overlap_of_drawn=found.of_drawn,
+        empty_maps=float(found.empty.mean()),
+        empty_maps_of_active=_mean(found.empty[chosen]),
     )
 
 
-def _mean(values: Tensor) -> float | None:
-    return float(values.mean()) if values.numel() else None
+def _mean(values: NDArray[np.float64]) -> float | None:
+    return float(values.mean()) if values.size else None
