@@ -205,7 +205,7 @@ def spread_dots(charts: Sequence[Sequence[Dots]]) -> Figure:
         if not all(0 <= value <= 1 for value in _numbers(chart)):
             raise UsageError(f"{chart.x_label} of {chart.title!r} must be in [0, 1]")
     measure = Sheet(1, 1)
-    short = {name: measure.fit(name, 2.6) for line in charts for name in line[0].values}
+    short = {name: measure.fit(name, 4.0) for line in charts for name in line[0].values}
     left = 0.25 + max((measure.text_width(name, TEXT) for name in short.values()), default=0.5)
     chart_width, gap, row, top, bottom = 3.0, 0.3, 0.23, 0.35, 0.55
     across = max(len(line) for line in charts)
