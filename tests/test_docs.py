@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -128,3 +129,37 @@ def test_the_papers_tables_are_what_the_commands_wrote(table: str) -> None:
         assert re.search(
             rf"^\| {re.escape(row['localizer'])}[^|*]*{re.escape(mark)} \| {re.escape(' | '.join(cells))} \|$", shown, re.M
         ), row
+
+
+def test_the_papers_table_3_is_what_the_command_wrote() -> None:
+    """Means and spreads with each seed's score in the README, every figure of each seed in the docs; and what was compared."""
+    figures = {"factor_vae_score": 3, "mig": 3, "dci_disentanglement": 3, "reconstruction": 1, "total_correlation": 2}
+    figures |= {"attention_overlap": 3, "attention_overlap_of_drawn": 3, "empty_maps": 3}
+
+    def short(value: float, figure: str) -> str:
+        return re.sub(r"^0(?=\.)", "", f"{value:.{figures[figure]}f}")
+
+    def mean(row: dict[str, Any], figure: str) -> str:
+        spread = row[f"{figure}_spread"]
+        return short(row[figure], figure) + ("" if spread is None else f" ± {short(spread, figure)}")
+
+    readme, page = ((ROOT / name).read_text().replace("**", "") for name in ("README.md", "docs/disentanglement.md"))
+    whole, compared = (
+        json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())["rows"] for name in ("table3", "table3_compared")
+    )
+    for row in whole:
+        several = len(row["seeds"]) > 1
+        assert row["seeds"] == ([0, 1, 2] if several else [0])
+        assert row["steps"] == [15_000] * len(row["seeds"])
+        each = [short(value, "factor_vae_score") for value in row["factor_vae_score_seeds"]]
+        score, *others = (mean(row, figure) for figure in figures)
+        score += f" ({', '.join(each)})" if several else ""
+        assert f"| {row['label']} | {' | '.join([score, *others])} |" in readme
+    for row in [*whole, *compared]:
+        lines = ["mean", *row["seeds"]] if len(row["seeds"]) > 1 else row["seeds"]
+        for line in lines:
+            values = [
+                mean(row, figure) if line is lines[0] else short(row[f"{figure}_seeds"][row["seeds"].index(line)], figure)
+                for figure in figures
+            ]
+            assert f"| {row['label'] if line is lines[0] else ''} | {line} | {' | '.join(values)} |" in page
