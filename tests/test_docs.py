@@ -68,6 +68,17 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
 
 
+@pytest.mark.parametrize("page", PAGES, **ids)
+def test_tables_are_whole(page: Path) -> None:
+    """Each has a head, a rule below it, and as many cells in every row: else it is shown as text."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    for table in re.findall(r"(?:^ *\|.*\n)+", text, flags=re.M):
+        rows = [re.split(r"(?<!\\)\|", line.strip())[1:-1] for line in table.splitlines()]
+        assert all(re.fullmatch(r" *:?-+:? *", cell) for cell in rows[1]), f"{page.name}: no rule below {table.splitlines()[0]}"
+        for row in rows:
+            assert len(row) == len(rows[0]), f"{page.name}: {len(row)} cells below {len(rows[0])}: {row}"
+
+
 def test_no_place_holder_is_left() -> None:
     for page in PAGES:
         assert not re.search(r"\b(TODO|TBD|FIXME|[A-Z]+_TABLE)\b", page.read_text()), page.name
