@@ -141,6 +141,25 @@ def test_synthetic_defects_are_not_for_classes(tiny_run: Path, fails: Callable[.
     assert "--synthetic" in fails("evaluate", tiny_run, "--synthetic", code=2)
 
 
+@pytest.mark.parametrize("options", [[], ["--synthetic"]])
+def test_a_report_that_cannot_be_written_is_refused_first(
+    folder_copy: Path, options: list[str], monkeypatch: pytest.MonkeyPatch, fails: Callable[..., str]
+) -> None:
+    from vaelens.scoring import localization, synthetic
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("evaluated for nothing")
+
+    monkeypatch.setattr(localization, "evaluate_localization", never)
+    monkeypatch.setattr(synthetic, "evaluate_synthetic", never)
+    place = folder_copy / ("report-synthetic" if options else "report")
+    place.write_text("of the person")
+    assert fails("evaluate", folder_copy, *options, code=1) == (
+        f"{place} is a file, in the place of a folder of results; move it away"
+    )
+    assert place.read_text() == "of the person"
+
+
 def test_resuming_with_something_else_is_refused(folder_copy: Path, fails: Callable[..., str]) -> None:
     for option, value, says in (
         ("--size", "64", "size"),

@@ -139,6 +139,15 @@ def check_folder(out: Path) -> None:
             raise UsageError(f"{out} is a file; --out names a folder")
 
 
+def check_writable(out: Path) -> None:
+    """Raise OutputError unless results may be written into the folder `out`, or into the one that it would be made in."""
+    with writing(out):
+        if out.exists() and not out.is_dir():
+            raise OutputError(f"{out} is a file, in the place of a folder of results; move it away")
+        with tempfile.TemporaryFile(dir=out if out.is_dir() else out.parent):
+            pass
+
+
 def holds_something(folder: Path, besides: str | None = None) -> bool:
     """Whether a folder is there and has anything in it, `besides` and what a killed process was writing left out."""
     with writing(folder):

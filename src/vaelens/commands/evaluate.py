@@ -12,6 +12,7 @@ from vaelens.commands.options import Accelerator, Json, Quiet, Root, RunFolder, 
 from vaelens.commands.printed import print_disentanglement, print_evaluation, print_localization
 from vaelens.console import print_json, progress_bar
 from vaelens.errors import UsageError
+from vaelens.output import check_writable
 
 if TYPE_CHECKING:
     from vaelens.runs import Run
@@ -35,10 +36,12 @@ def evaluate(
     images. Results are written to RUN/report.
     """
     from vaelens.localizers.spec import split_specs
+    from vaelens.runs.folder import report_of
     from vaelens.scoring.evaluate import evaluate as evaluate_run
     from vaelens.scoring.evaluation_report import write_evaluation
 
     loaded = opened(run, accelerator, quiet)
+    check_writable(report_of(loaded.path, synthetic))  # before minutes of work, not after
     if loaded.config.of_factors:
         for option, value in (("--localizer", localizer), ("--synthetic", synthetic or None)):
             if value is not None:

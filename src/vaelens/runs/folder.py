@@ -74,6 +74,11 @@ def alone(out: Path) -> Iterator[None]:
         yield
 
 
+def report_of(folder: Path, synthetic: bool = False) -> Path:
+    """Where in a run's folder the report of an evaluation lies, or of one on synthetic defects."""
+    return folder / ("report-synthetic" if synthetic else "report")
+
+
 def save_run(folder: Path, model: ConvVAE, tensors: Mapping[str, Tensor], metrics: Mapping[str, Any]) -> None:
     """Complete a run folder that has its `config.yaml`: weights, calibration and, last, the metrics."""
     with writing(folder / METRICS):  # of a run that was trained further: without it no half of the old is taken for whole

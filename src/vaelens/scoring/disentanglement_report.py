@@ -13,6 +13,7 @@ from vaelens.report.html import write_report
 from vaelens.report.sheet import to_png
 from vaelens.report.wording import NOTHING
 from vaelens.runs import Run
+from vaelens.runs.folder import report_of
 from vaelens.scoring.disentanglement import Disentanglement
 
 TITLES = {
@@ -39,7 +40,7 @@ def write_disentanglement(run: Run, result: Disentanglement) -> Path:
         The report's path.
     """
     report = disentanglement_report(run, result)
-    out = run.path / "report"
+    out = report_of(run.path)
     with result_folder(out, "evaluate", overwrite=True, inside_ours=True) as folder:
         write_json(folder / "evaluation.json", result.to_dict())
         write_report(report, folder / "report.html")

@@ -16,6 +16,7 @@ from vaelens.report.html import write_report
 from vaelens.report.sheet import to_png
 from vaelens.runs import FALSE_ALARMS, Run
 from vaelens.runs.data import load_classes
+from vaelens.runs.folder import report_of
 from vaelens.scoring.evaluate import Evaluation
 from vaelens.scoring.gallery import cards
 
@@ -35,7 +36,7 @@ def write_evaluation(run: Run, evaluation: Evaluation, root: Path | None = None,
         The report's path.
     """
     report = evaluation_report(run, evaluation, root, figures)
-    out = run.path / "report"
+    out = report_of(run.path)
     with result_folder(out, "evaluate", overwrite=True, inside_ours=True) as folder:
         write_json(folder / "evaluation.json", evaluation.to_dict())
         write_report(report, folder / "report.html")

@@ -13,6 +13,7 @@ from vaelens.report.content import Report, ReportImage, Table
 from vaelens.report.html import write_report
 from vaelens.runs import FALSE_ALARMS, Run
 from vaelens.runs.data import load_defects
+from vaelens.runs.folder import report_of
 from vaelens.scoring.gallery import cards
 from vaelens.scoring.localization import LocalizationEvaluation
 from vaelens.scoring.synthetic import synthetic_test
@@ -33,7 +34,7 @@ def write_localization(run: Run, evaluation: LocalizationEvaluation, root: Path 
         The report's path.
     """
     report = localization_report(run, evaluation, root)
-    out = run.path / ("report-synthetic" if evaluation.synthetic else "report")
+    out = report_of(run.path, evaluation.synthetic)
     with result_folder(out, "evaluate", overwrite=True, inside_ours=True) as folder:
         write_json(folder / "evaluation.json", evaluation.to_dict())
         write_report(report, folder / "report.html")
