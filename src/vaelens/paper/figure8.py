@@ -9,7 +9,7 @@ from vaelens.output import write_bytes, write_json, write_text
 from vaelens.paper.asked import Asked
 from vaelens.paper.reported import PAPER_FIGURE8
 from vaelens.paper.result import Reproduced
-from vaelens.paper.sprite_rows import SpriteFigures, all_measured, steps_of
+from vaelens.paper.sprite_rows import SpriteFigures, all_measured, steps_named
 from vaelens.paper.table3 import OBJECTIVES, to_csv
 from vaelens.report.scatter import Points, scatter
 from vaelens.report.sheet import to_png
@@ -31,7 +31,7 @@ def make(asked: Asked, out: Path) -> Reproduced:
     write_json(files[1], {"name": "figure8", "points": points})
     write_text(files[2], to_csv(measured))
     text = (
-        f"Figure 8: {len(measured)} models of {steps_of(measured)} by reconstruction error and "
+        f"Figure 8: {len(measured)} models of {steps_named(measured)} by reconstruction error and "
         "FactorVAE score; hollow: the paper's, of 300,000 steps, as others read them off its figure."
     )
     return Reproduced("figure8", text, files, tuple(one.settings for one in measured))

@@ -24,6 +24,7 @@ from vaelens.report.wording import signed
 from vaelens.runs import Run
 from vaelens.scoring.gallery import pictures
 from vaelens.scoring.traversal import Draw, random_poses, sprites_of
+from vaelens.training.settings import steps_of
 
 OBJECTIVES = ("factor", "ad-factor")
 POSES = ((5, 0, 16, 16), (3, 13, 8, 24), (1, 26, 24, 8))
@@ -68,7 +69,7 @@ class Responses:
         return {
             "label": label_of(self.run),
             "seed": self.run.config.training["seed"],
-            "steps": _steps(self.run),
+            "steps": steps_of(self.run.config.training),
             "layer": self.maps.layer,
             "pairs": [{"sprite": name, "latents": two, "means": means, "overlap": over} for name, two, means, over in pairs],
             "empty_maps": self.shown_empty,
@@ -135,7 +136,7 @@ def text_of(found: list[Responses]) -> str:
         )
         seed, drawn = one.run.config.training["seed"], len(one.at_random)
         lines += [
-            f"{label_of(one.run)}: seed {seed}, {_steps(one.run):,} steps, layer {one.maps.layer}.",
+            f"{label_of(one.run)}: seed {seed}, {steps_of(one.run.config.training):,} steps, layer {one.maps.layer}.",
             f"  Overlap (eq. 5) of each pair, from top to bottom: {pairs}.",
             f"  {one.shown_empty} of these {2 * len(one.maps)} maps are zero everywhere ({EMPTY}); so is their pairs' overlap.",
             f"  Over {drawn:,} sprites drawn at random: overlap {float(one.at_random.mean()):.3f}, empty maps {one.empty:.0%}.",
@@ -179,8 +180,3 @@ def _overlap(maps: LatentMaps) -> Tensor:
 def _empty(maps: LatentMaps) -> Tensor:
     """(N, 2), bool: maps that are zero everywhere."""
     return maps.per_latent.flatten(2).amax(2) == 0
-
-
-def _steps(run: Run) -> int:
-    training = run.config.training
-    return int(training["epochs"] * training["steps_per_epoch"])

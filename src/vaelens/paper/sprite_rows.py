@@ -23,7 +23,7 @@ from vaelens.paper.sprite_runs import (
 from vaelens.runs import Run
 from vaelens.runs.recipes import PACED, recipe_of
 from vaelens.scoring.disentanglement import evaluate_disentanglement
-from vaelens.training.settings import GAMMA
+from vaelens.training.settings import GAMMA, steps_of
 
 REPEATS = 3
 FIGURES = (
@@ -89,7 +89,7 @@ def measured_sprites(run: Run, out: Path, asked: Asked) -> SpriteFigures:
         label=label_of(run),
         objective=run.config.objective,
         seed=run.config.dataset["seed"],
-        steps=training["epochs"] * training["steps_per_epoch"],
+        steps=steps_of(training),
         paced=recipe_of(training) == PACED,
         settings=run.settings(),
         values=found["values"],
@@ -122,7 +122,7 @@ def _check_twins(runs: Sequence[Run]) -> None:
         seen.add((label, seed))
 
 
-def steps_of(measured: Sequence[SpriteFigures]) -> str:
+def steps_named(measured: Sequence[SpriteFigures]) -> str:
     """The numbers of steps that runs were trained for: `15,000 and 300,000 steps`."""
     return f"{' and '.join(f'{n:,}' for n in sorted({one.steps for one in measured}))} steps"
 

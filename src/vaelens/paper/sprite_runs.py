@@ -15,7 +15,7 @@ from vaelens.runs import Run, load_run
 from vaelens.runs.objective import AD_WEIGHT
 from vaelens.runs.recipes import LEARNING_RATE, PACED, PUBLISHED, cooldown_of, recipe_of
 from vaelens.training.device import pick_device
-from vaelens.training.settings import GAMMA, STEPS_PER_EPOCH, TrainSettings
+from vaelens.training.settings import GAMMA, STEPS_PER_EPOCH, TrainSettings, steps_of
 
 DATASET = "dsprites"
 OBJECTIVES = ("vae", "beta", "factor", "ad-beta", "ad-factor")
@@ -29,6 +29,15 @@ _SEEDS = {"paper": (0, 1, 2, 3, 4), "small": SEEDS}
 _NAMED = {"kl_weight": "beta", "gamma": "gamma", "ad_weight": "lambda"}
 _BETAS, _GAMMAS, _PAIRS = (4.0,), (GAMMA,), ("all",)
 _TELLS_NOTHING = ("seed", "epochs", "steps_per_epoch", "accelerator", "logger", "checkpoint_every")
+_PACE = {
+    "kl_start": "KL weight from {:g}",
+    "standardize_after": "standardized codes",
+    "pooled_until": "a pooled discriminator first",
+    "turn_after": "latents turned after {steps}",
+    "wake_after": "latents woken after {steps}",
+    "rate_warmup_epochs": "rate rising over {steps}",
+    "rate_cooldown_epochs": "rate falling over the last {steps}",
+}
 _RECIPE = {"paper": PUBLISHED, "small": PACED}
 
 
@@ -95,20 +104,8 @@ def label_of(run: Run) -> str:
     if recipe_of(training) == PACED:
         parts.append(PACED)
     else:
-        if training.get("kl_start"):
-            parts.append(f"KL weight from {training['kl_start']:g}")
-        if training.get("standardize_after") is not None:
-            parts.append("standardized codes")
-        if training.get("pooled_until"):
-            parts.append("a pooled discriminator first")
-        if training.get("turn_after") is not None:
-            parts.append(f"latents turned after {_steps(training, 'turn_after')}")
-        if training.get("wake_after") is not None:
-            parts.append(f"latents woken after {_steps(training, 'wake_after')}")
-        if training.get("rate_warmup_epochs"):
-            parts.append(f"rate rising over {_steps(training, 'rate_warmup_epochs')}")
-        if training.get("rate_cooldown_epochs"):
-            parts.append(f"rate falling over the last {_steps(training, 'rate_cooldown_epochs')}")
+        on = [name for name in _PACE if _has(training, name)]
+        parts += [_PACE[name].format(training[name], steps=_steps(training, name)) for name in on]
     if training.get("discriminator_learning_rate") is not None:
         parts.append(f"discriminator's rate {training['discriminator_learning_rate']:g}")
     return ", ".join(parts)
@@ -133,9 +130,13 @@ def told_apart(labels: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> 
 def _aspects(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What may tell runs of one label apart."""
     training = TrainSettings.from_dict(settings["training"]).to_dict()  # older runs lack some
-    steps = training["epochs"] * training["steps_per_epoch"]
     told = {name.replace("_", " "): value for name, value in training.items() if name not in _TELLS_NOTHING}
-    return {"steps": f"{steps:,}", "latents": settings["network"]["latent_dim"], **told}
+    return {"steps": f"{steps_of(training):,}", "latents": settings["network"]["latent_dim"], **told}
+
+
+def _has(training: Mapping[str, Any], name: str) -> bool:
+    """Whether one of _PACE is on. Standardized after 0 epochs is standardized throughout; of the others 0 is not at all."""
+    return training.get(name) is not None and (name == "standardize_after" or training[name] > 0)
 
 
 def _steps(training: Mapping[str, Any], name: str) -> str:

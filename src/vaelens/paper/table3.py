@@ -12,7 +12,7 @@ from vaelens.output import write_bytes, write_json, write_text
 from vaelens.paper.asked import Asked
 from vaelens.paper.reported import NOTES_TABLE3, OTHERS_TABLE3, PAPER_TABLE3
 from vaelens.paper.result import Reproduced
-from vaelens.paper.sprite_rows import FIGURES, SpriteFigures, SpriteRow, all_measured, sprite_rows, steps_of
+from vaelens.paper.sprite_rows import FIGURES, SpriteFigures, SpriteRow, all_measured, sprite_rows, steps_named
 from vaelens.paper.written import NOTHING, aligned, without_empty
 from vaelens.report.charts import Dots, spread_dots
 from vaelens.report.sheet import to_png
@@ -41,7 +41,7 @@ def make(asked: Asked, out: Path) -> Reproduced:
     """
     measured = all_measured(OBJECTIVES, out, asked)
     rows = sprite_rows(measured, PAPER_TABLE3, OTHERS_TABLE3)
-    title = f"Table 3: dSprites, {steps_of(measured)}"
+    title = f"Table 3: dSprites, {steps_named(measured)}"
     notes = [spread_note(rows), *NOTES_TABLE3]
     text = "\n".join([title, "", text_of(rows), *(f"  {note}" for note in notes)]) + "\n"
     content = {

@@ -8,7 +8,7 @@ from typing import Any
 from vaelens.data import FACTOR_DATASETS
 from vaelens.errors import UsageError, unknown
 from vaelens.runs.objective import FAMILIES
-from vaelens.training.settings import STEPS_PER_EPOCH
+from vaelens.training.settings import STEPS_PER_EPOCH, steps_of
 
 PUBLISHED, PACED = RECIPES = ("published", "paced")
 LEARNING_RATE = 6e-4
@@ -61,7 +61,7 @@ def begun_with(training: Mapping[str, Any]) -> str | None:
     """The recipe that a run was begun with: that of its settings, or of what they were at a length that was raised since."""
     if training.get("steps_per_epoch") is None:
         return None
-    thousands = training["epochs"] * training["steps_per_epoch"] // STEPS_PER_EPOCH
+    thousands = steps_of(training) // STEPS_PER_EPOCH
     shorter = ({"epochs": each, "steps_per_epoch": STEPS_PER_EPOCH} for each in range(min(thousands, _ENOUGH)))
     found = (recipe_of({**training, **length}) for length in ({}, *shorter))
     return next((recipe for recipe in found if recipe is not None), None)
@@ -74,7 +74,7 @@ def cooldown_of(thousands: int) -> float:
 
 def _pace(length: Mapping[str, Any]) -> dict[str, Any]:
     """Of a run too short for it, all of it is the fall, or no latent is woken."""
-    thousands = length["epochs"] * length["steps_per_epoch"] // STEPS_PER_EPOCH
+    thousands = steps_of(length) // STEPS_PER_EPOCH
     fall = min(_FALL, float(max(1, thousands)))
     pace = {"kl_start": _KL_START, "warmup_epochs": fall, "standardize_after": _POOLED, "pooled_until": _POOLED}
     return {

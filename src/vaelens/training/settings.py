@@ -222,6 +222,11 @@ class TrainSettings:
         return asdict(self)
 
 
+def steps_of(training: Mapping[str, Any]) -> int:
+    """Steps of training on drawn images, from the settings' `epochs` and `steps_per_epoch`."""
+    return int(training["epochs"] * training["steps_per_epoch"])
+
+
 def _number(name: str, value: Any) -> float:
     """A number of whatever type, NumPy's among them, as YAML and checkpoints take it."""
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value < 0:
