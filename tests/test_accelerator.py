@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -94,6 +95,27 @@ def test_the_commands_on_a_gpu(objective: str, defect_root: Path, tmp_path: Path
     shutil.rmtree(out / "localizers", ignore_errors=True)
     here = json.loads(vaelens("evaluate", str(out), "--localizer", "floor-mean"))["localizers"]["floor-mean"]
     assert here["pixel_auroc"] == pytest.approx(found["floor-mean"]["pixel_auroc"], abs=1e-3)
+
+
+@needs_cuda
+@pytest.mark.parametrize("accelerator", ["cuda"])
+def test_factor_vae_trains_and_is_measured_on_a_gpu(accelerator: str, few_sprites: object, tmp_path: Path) -> None:
+    """With all that its objective and recipe have: pairs of maps, two discriminators, latents turned and woken."""
+    from vaelens.runs.train import train_run
+    from vaelens.scoring.disentanglement import evaluate_disentanglement
+
+    how: dict[str, Any] = {"objective": "ad-factor", "steps": 12, "batch_size": 8, "precision": "32", "progress": False}
+    how |= {"kl_start": 200.0, "warmup_epochs": 0.2, "pooled_until": 0.5, "standardize_after": 0.5}
+    how |= {"turn_after": 0.2, "wake_after": 0.4, "rate_warmup_epochs": 0.2, "rate_cooldown_epochs": 0.2}
+    here, run = (
+        train_run(tmp_path / name, "dsprites", accelerator=device, **how)
+        for name, device in (("here", "cpu"), ("run", accelerator))
+    )
+    assert run.metrics["losses"]["train/loss"] == pytest.approx(here.metrics["losses"]["train/loss"], rel=1e-2)
+    # What is drawn is drawn on the CPU, so that runs differ by rounding alone.
+    found, expected = (evaluate_disentanglement(one, ["mig"], repeats=1).to_dict() for one in (run, here))
+    assert found["reconstruction"] == pytest.approx(expected["reconstruction"], rel=2e-2)
+    assert found["kl"] == pytest.approx(expected["kl"], rel=0.1, abs=0.1)
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
