@@ -68,7 +68,7 @@ def grid(latents: int, values: tuple[float, ...] = VALUES, image: npt.NDArray[An
 
 def pairs(rows: int, columns: int, name: str = "z1 = +0.25", note: str = "overlap 0.12", high: float = 1.0) -> Pairs:
     maps = high * RNG.random((rows, columns, 2, 4, 4))
-    return Pairs(f"model to {high:g}", maps, [[(name, name)] * columns] * rows, [[note] * columns] * rows, high)
+    return Pairs(f"model to {high:g}", maps, [[(name, name)] * columns] * rows, [[note] * columns] * rows)
 
 
 DRAWN: dict[str, Callable[[], Figure]] = {
@@ -162,27 +162,32 @@ def test_maps_lie_upright_over_the_input_on_one_scale() -> None:
     assert np.abs(shown(found[0])[45, 50] - 255).max() <= 1, "the input is as it is"
 
 
-def test_figure9_has_a_scale_for_each_model_and_two_maps_beside_each_input() -> None:
+def test_figure9_has_a_scale_for_each_pair_and_two_maps_beside_each_input() -> None:
     inputs = np.linspace(0, 1, 6, dtype=np.float32).reshape(2, 3, 1, 1) * np.ones((2, 3, 64, 64), np.float32)
     blocks = [pairs(2, 3, high=2.0), pairs(2, 3, "z7 = −3.00", "overlap 0.50", 0.25)]
-    blocks[0].maps[:] = np.linspace(0.1, 2.0, 12).reshape(2, 3, 2, 1, 1)  # each map of one value
+    each = np.linspace(0.1, 2.0, 12).reshape(2, 3, 2)  # each map of one value, the second the higher
+    blocks[0].maps[:] = each[..., None, None]
     blocks[1].maps[:] = 0
     figure = figure9(inputs, ("square", "ellipse", "heart"), blocks)
     found, shown = tiles(figure), pixels(figure)
     assert len(found) == 2 * 6 * 3
-    assert [bar.get_ylim() for bar in figure.axes[1:]] == [(0, 2.0), (0, 0.25)]
+    assert [bar.get_ylim() for bar in figure.axes[1:]] == [(0, 1.0)] * 2
+    assert [[label.get_text() for label in bar.get_yticklabels()] for bar in figure.axes[1:]] == [["0", "most"]] * 2
     for block, at in itertools.product(range(2), range(6)):
         grey = round(255 * at / 5)
         three = [shown(tile) for tile in found[18 * block + 3 * at : 18 * block + 3 * at + 3]]
         assert np.abs(three[0] - grey).max() <= 1
         for k in range(2):
             one = blocks[block].maps[divmod(at, 3)][k]
-            expected = overlay(np.full((64, 64), grey, np.uint8), one, (2.0, 0.25)[block])[0, 0]
+            most = float(each[divmod(at, 3)].max()) if block == 0 else 1.0
+            expected = overlay(np.full((64, 64), grey, np.uint8), one, most)[0, 0]
             assert np.abs(three[1 + k] - expected).max() <= 2
     rows = [round(tile.get_extent()[3], 3) for tile in found]
     assert rows == sorted(rows)
     assert words(figure).count("z7 = −3.00") == 12
     assert words(figure).count("overlap 0.50") == 6
+    reached = [word for word in words(figure) if word.startswith("to ")]
+    assert reached == [*(f"to {value:.2g}" for value in each.ravel()), *["to 0"] * 12]
     assert {"square", "ellipse", "heart", "model to 2", "model to 0.25"} <= set(words(figure))
 
 

@@ -127,7 +127,7 @@ def text_of(found: list[Responses]) -> str:
     """What the figure shows, in a few lines."""
     lines = [
         f"Figure 9: maps (eq. 2) of the two latents of largest |posterior mean|, for {len(POSES)} sprites of each shape; each "
-        "model has its own colour scale."
+        "two have their own colour scale, to the most of both."
     ]
     for one in found:
         table = one.overlap.reshape(len(POSES), len(SHAPES))
@@ -165,7 +165,6 @@ def _block(found: Responses, shape: tuple[int, int]) -> Pairs:
         maps=maps.reshape(rows, columns, *maps.shape[1:]).numpy(),
         names=[named[at : at + columns] for at in range(0, rows * columns, columns)],
         notes=[noted[at : at + columns] for at in range(0, rows * columns, columns)],
-        limit=float(maps.max()) or None,
     )
 
 

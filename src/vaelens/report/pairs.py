@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vaelens.errors import UsageError
-from vaelens.report.colour import common_limit
 from vaelens.report.content import Array, check_map, check_picture
 from vaelens.report.sheet import LINE, MARGIN, SMALL, Sheet, enlarged, overlaid, tile_size
+from vaelens.report.wording import number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,26 +20,25 @@ _BETWEEN = 0.22  # columns of inputs
 _TITLE = 11.0
 _BAR = 0.13
 _BAR_NUMBERS = 0.6
-_CAPTION = LINE * SMALL + 0.02
+_CAPTION = 2 * LINE * SMALL + 0.02
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Pairs:
-    """What one model makes of the inputs; its maps have a colour scale of their own.
+    """What one model makes of the inputs. Each two maps have a colour scale of their own, up to the most of both: maps of
+    different sprites differ a hundredfold, and how far two overlap is a matter of the two.
 
     Args:
         title: of the model.
         maps: (R, C, 2, h, w), at least 0: of two latents for each input.
         names: above the maps, R rows of C pairs.
         notes: above the inputs, R rows of C.
-        limit: upper end of the colour scale; None takes the 99.5th percentile over all maps.
     """
 
     title: str
     maps: Array
     names: Sequence[Sequence[tuple[str, str]]]
     notes: Sequence[Sequence[str]]
-    limit: float | None = None
 
 
 def figure9(inputs: Array, column_titles: Sequence[str], blocks: Sequence[Pairs]) -> Figure:
@@ -67,20 +66,21 @@ def figure9(inputs: Array, column_titles: Sequence[str], blocks: Sequence[Pairs]
         sheet.text(x + (group - _BETWEEN) / 2, MARGIN, title, group - _BETWEEN, size=_TITLE, bold=True, align="center")
     for at, one in enumerate(blocks):
         top = MARGIN + header + at * block
-        upper = common_limit([one.maps], one.limit)
         sheet.text(MARGIN, top, one.title, end - MARGIN, size=_TITLE, bold=True)
         for r in range(rows):
             for column in range(columns):
                 x, y = MARGIN + column * group, top + header + r * row
-                image = inputs[r, column]
-                tiles = [enlarged(image, _TILE), *(overlaid(image, one.maps[r, column, k], upper, _TILE) for k in (0, 1))]
+                image, maps = inputs[r, column], one.maps[r, column]
+                upper = float(maps.max()) or 1.0
+                tiles = [enlarged(image, _TILE), *(overlaid(image, each, upper, _TILE) for each in maps)]
+                most = ["", *(f"to {number(float(each.max()), 2)}" for each in maps)]
                 texts = (one.notes[r][column], *one.names[r][column])
-                for place, (text, tile) in enumerate(zip(texts, tiles, strict=True)):
+                for place, (text, below, tile) in enumerate(zip(texts, most, tiles, strict=True)):
                     sheet.text(x + place * step, y, text, step - 0.04, size=SMALL)
+                    sheet.text(x + place * step, y + LINE * SMALL, below, step - 0.04, size=SMALL)
                     sheet.picture(x + place * step, y + _CAPTION, width, height, tile)
         bar = top + header + _CAPTION
-        over = bool(one.maps.max() > upper)
-        sheet.colour_bar(end + 0.1, bar + 0.05, _BAR, rows * row - _CAPTION - 0.17, upper, over, "")
+        sheet.colour_bar(end + 0.1, bar + 0.05, _BAR, rows * row - _CAPTION - 0.17, None, False, "")
     return sheet.figure
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _INK = "#1b1f24"
 _GRID = "#d5dade"
 _KINDS = (("#31688e", "o"), ("#a3320b", "s"), ("#35785a", "^"), ("#7b4a9c", "D"), ("#8a6d1d", "v"), ("#555555", "P"))
-_LINE = 0.18
+_LINE = 0.155
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def scatter(kinds: Sequence[Points], x_label: str, y_label: str) -> Figure:
         raise UsageError("a scatter plot needs at least one point, and finite ones")
     width, height, left, top = 6.2, 3.8, 0.7, 0.15
     legend = _LINE * len(kinds) + 0.1
-    bottom = 0.55
+    bottom = 0.5
     figure = blank(width, height + legend)
     whole = height + legend
     axes = figure.add_axes((left / width, (bottom + legend) / whole, 1 - (left + 0.2) / width, (height - top - bottom) / whole))

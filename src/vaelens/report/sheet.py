@@ -152,7 +152,7 @@ class Sheet:
         self._axes.set_xlim(0, self.width)
         self._axes.set_ylim(self.height, 0)
 
-    def colour_bar(self, x: float, y: float, width: float, height: float, limit: float, over: bool, label: str) -> None:
+    def colour_bar(self, x: float, y: float, width: float, height: float, limit: float | None, over: bool, label: str) -> None:
         """The scale from 0 to `limit` in the rectangle at (x, y); along its longer side.
 
         Args:
@@ -160,7 +160,7 @@ class Sheet:
             y: top edge.
             width: of the bar alone; numbers take about 0.5 inch to the right of an upright bar, 0.2 below a flat one.
             height: of the bar alone.
-            limit: upper end.
+            limit: upper end; None where each picture has its own, which the numbers say then.
             over: whether there are values above it, which take the last colour (drawn as an arrow).
             label: what the numbers are; below the numbers of a flat bar, above an upright one; may be empty.
         """
@@ -168,16 +168,17 @@ class Sheet:
         from matplotlib.colors import Normalize
 
         flat = width > height
+        upper = 1.0 if limit is None else limit
         axes = self.figure.add_axes((x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height))
         bar = self.figure.colorbar(
-            ScalarMappable(Normalize(0, limit), cmap=COLOUR_MAP),
+            ScalarMappable(Normalize(0, upper), cmap=COLOUR_MAP),
             cax=axes,
             orientation="horizontal" if flat else "vertical",
             extend="max" if over else "neither",
             extendfrac=0.06,
         )
-        ticks = [0, limit / 2, limit] if flat or height > 0.7 else [0, limit]
-        bar.set_ticks(ticks, labels=[number(tick, 3) for tick in ticks])
+        ticks = [0, upper / 2, upper] if limit is not None and (flat or height > 0.7) else [0, upper]
+        bar.set_ticks(ticks, labels=["0", "most"] if limit is None else [number(tick, 3) for tick in ticks])
         bar.ax.tick_params(labelsize=SMALL, length=2.5, pad=2, colors=_INK)
         if label:
             if flat:
