@@ -15,6 +15,7 @@ from vaelens.attention import LatentAttention
 from vaelens.errors import UsageError
 from vaelens.objectives import attention_disentanglement
 from vaelens.training import overlap as overlap_module
+from vaelens.training.batches import seeded
 from vaelens.training.overlap import Overlap
 
 pytestmark = pytest.mark.filterwarnings("ignore::vaelens.training.collapse.LatentCollapseWarning")
@@ -53,17 +54,28 @@ def test_the_loss_is_that_of_the_maps_and_comes_with_their_posterior(drawn: Modu
     network.encoder.register_forward_pre_hook(lambda *_: calls.append(torch.is_grad_enabled()))
     overlap = Overlap(network, drawn.settings(ad_weight=1.0, ad_pairs=pairs), batch)
     calls.clear()
-    mean, logvar, loss = overlap.loss(batch, torch.Generator().manual_seed(5))
+    generator = torch.Generator().manual_seed(5)
+    mean, logvar, loss = overlap.loss(batch, generator)
+    assert torch.equal(generator.get_state(), torch.Generator().manual_seed(5).get_state()), "the sample is the same for all"
     assert calls == [True]  # one pass for all of it
     for found, expected in zip((mean, logvar), network.encode(batch), strict=True):
         torch.testing.assert_close(found, expected)
         assert found.requires_grad
     maps = LatentAttention(network)(batch)
-    expected = attention_disentanglement(maps, pairs, torch.Generator().manual_seed(5))
+    expected = attention_disentanglement(maps, pairs, seeded(5, "pairs", 0))
     torch.testing.assert_close(loss, expected)
     assert float(loss.detach()) > 0
     loss.backward()
     assert network.encoder.conv1.weight.grad.any()
+
+
+def test_random_pairs_differ_from_step_to_step(drawn: ModuleType) -> None:
+    network, batch = drawn.model(32, seed=8), images(drawn, 2)
+    overlap = Overlap(network, drawn.settings(ad_weight=1.0, ad_pairs="random"), batch)
+    found = [overlap.loss(batch, seeded(0, "noise", step))[2].detach() for step in range(40)]
+    values = LatentAttention(network)(batch).per_latent.detach()
+    each = {float(attention_disentanglement(values[:, [i, j]])) for i in range(4) for j in range(i)}
+    assert len({round(float(one), 6) for one in found}) == len({round(one, 6) for one in each})  # every pair in its turn
 
 
 def test_figures_are_of_all_pairs_and_leave_the_model_as_it_was(drawn: ModuleType) -> None:

@@ -9,6 +9,7 @@ from vaelens.attention import LatentAttention
 from vaelens.attention.untouched import undone
 from vaelens.errors import UsageError
 from vaelens.objectives import attention_disentanglement, empty_maps
+from vaelens.training.batches import seeded
 from vaelens.training.settings import TrainSettings
 
 
@@ -36,9 +37,14 @@ class Overlap:
         plan.check_places()
 
     def loss(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Images (B, C, H, W) -> mean and log variance (B, D), and the overlap of the settings' pairs, in [0, 1]."""
+        """Images (B, C, H, W) -> mean and log variance (B, D), and the overlap of the settings' pairs, in [0, 1].
+
+        A random pair depends on the generator's seed and takes nothing of it: whichever pairs are compared, what is drawn from
+        it next is the same, and runs differ by their pairs alone.
+        """
         maps = self.attention(images)
-        return maps.mean, maps.logvar, attention_disentanglement(maps, self._pairs, generator, self._rectifier)
+        own = seeded(generator.initial_seed(), "pairs", 0)
+        return maps.mean, maps.logvar, attention_disentanglement(maps, self._pairs, own, self._rectifier)
 
     @torch.no_grad()
     def figures(self, images: Tensor) -> dict[str, float]:
