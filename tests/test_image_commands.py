@@ -160,6 +160,15 @@ def test_a_report_that_cannot_be_written_is_refused_first(
     assert place.read_text() == "of the person"
 
 
+def test_a_folder_of_something_else_is_not_replaced_by_the_report(tiny_copy: Path, fails: Callable[..., str]) -> None:
+    other = tiny_copy / "report"
+    other.mkdir()
+    (other / ".vaelens").write_text("explain\nseen.png")
+    (other / "seen.png").write_bytes(b"of the person")
+    assert fails("evaluate", tiny_copy, code=2) == f"{other} holds what 'vaelens explain' wrote; move it away"
+    assert (other / "seen.png").read_bytes() == b"of the person"
+
+
 def test_resuming_with_something_else_is_refused(folder_copy: Path, fails: Callable[..., str]) -> None:
     for option, value, says in (
         ("--size", "64", "size"),

@@ -94,11 +94,16 @@ def check_free(out: Path, kind: str, overwrite: bool = False) -> None:
 
 def _check_kind(out: Path, kind: str) -> None:
     """Raise UsageError where what `out` holds was not made by `kind`."""
-    lines = _read_mark(out)
-    made_by = None if lines is None else "".join(lines[:1]).strip()[:40]
+    made_by = _made_by(out)
     if made_by != kind:
         by = "was not written by vaelens" if made_by is None else f"holds what 'vaelens {made_by}' wrote, not '{kind}',"
         raise UsageError(f"{out} {by} and is left alone; choose another --out")
+
+
+def _made_by(out: Path) -> str | None:
+    """What made the results in `out`; None where there is no mark."""
+    lines = _read_mark(out)
+    return None if lines is None else "".join(lines[:1]).strip()[:40]
 
 
 def _read_mark(out: Path) -> list[str] | None:
@@ -139,11 +144,19 @@ def check_folder(out: Path) -> None:
             raise UsageError(f"{out} is a file; --out names a folder")
 
 
-def check_writable(out: Path) -> None:
-    """Raise OutputError unless results may be written into the folder `out`, or into the one that it would be made in."""
+def check_replaceable(out: Path, kind: str) -> None:
+    """Raise unless results may be written into `out`, a part of something of ours that may not be there yet.
+
+    Raises:
+        UsageError: it holds what something else than `kind` wrote.
+        OutputError: a file, or a place that cannot be written.
+    """
     with writing(out):
         if out.exists() and not out.is_dir():
             raise OutputError(f"{out} is a file, in the place of a folder of results; move it away")
+        made_by = _made_by(out)
+        if made_by not in (None, kind):
+            raise UsageError(f"{out} holds what 'vaelens {made_by}' wrote; move it away")
         with tempfile.TemporaryFile(dir=out if out.is_dir() else out.parent):
             pass
 

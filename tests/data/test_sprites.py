@@ -253,6 +253,20 @@ def test_images_of_no_number(sprites: Sprites, number: int) -> None:
         sprites.take(torch.tensor([0, number]))
 
 
+@pytest.mark.parametrize("kind", [np.int16, np.uint64, np.int32, torch.int32, torch.uint8, list, tuple])
+def test_whole_numbers_of_any_kind_are_numbers_of_images(sprites: Sprites, kind: Any) -> None:
+    numbers = [3, 100, 250]
+    given = torch.tensor(numbers, dtype=kind) if isinstance(kind, torch.dtype) else np.array(numbers, kind)
+    found = sprites.take(kind(numbers) if kind in (list, tuple) else given)
+    assert torch.equal(found, sprites.take(torch.tensor(numbers)))
+
+
+@pytest.mark.parametrize("given", [[1.5], [True], "x", [[1, 2]], torch.tensor([1.0]), np.array(["a"]), [2**70]])
+def test_what_numbers_no_image_is_refused(sprites: Sprites, given: Any) -> None:
+    with pytest.raises(UsageError, match="numbers of sprites are whole numbers"):
+        sprites.take(given)
+
+
 def test_draws_are_reproducible_and_even(sprites: Sprites) -> None:
     first, again = (sprites.draw(60_000, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first, again)
@@ -345,7 +359,7 @@ def test_no_classes_and_no_numbers(sprites: Sprites) -> None:
     assert render(np.empty((0, 5), int)).shape == (0, 64, 64)
     assert sprites.numbers(np.empty((0, 5), int)).shape == (0,)
     assert sprites.classes(np.empty(0, int)).shape == (0, 5)
-    assert sprites.take(torch.empty(0, dtype=torch.int64)).shape == (0, 1, 64, 64)
+    assert sprites.take(torch.empty(0, dtype=torch.int64)).shape == sprites.take([]).shape == (0, 1, 64, 64)
 
 
 @pytest.mark.parametrize("packed", [torch.zeros(3, 512, dtype=torch.uint8), torch.empty(COUNT, 512, device="meta")])

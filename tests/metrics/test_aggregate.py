@@ -121,9 +121,25 @@ def test_chunks_are_nothing_to_the_result(monkeypatch: pytest.MonkeyPatch) -> No
     assert seen == [(10, 37), (20, 37), (30, 37), (37, 37)]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["half", "half of torch", "kept from writing", "turned round"])
+def test_tables_of_any_kind(kind: str) -> None:
+    mean = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float16)
+    logvar = np.full_like(mean, -2.0)
+    expected = kl_parts(mean.astype(np.float32), logvar.astype(np.float32), samples=64)
+    given: Any = torch.from_numpy(mean) if kind == "half of torch" else mean if kind == "half" else mean.astype(np.float32)
+    if kind == "kept from writing":
+        given.setflags(write=False)
+    if kind == "turned round":
+        given = given[::-1].copy()[::-1]
+    found = kl_parts(given, logvar, samples=64)
+    assert (found.information, found.total_correlation) == (expected.information, expected.total_correlation)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"mean": np.array([[np.inf, 0]] * 4, np.float16)}, "mean must hold finite real numbers"),
         ({"mean": torch.zeros(4)}, r"mean must have the shape \(images, latents\), got \(4,\)"),
         ({"logvar": torch.zeros(4, 3)}, r"mean \(4, 2\) and logvar \(4, 3\) must have one shape"),
         ({"mean": torch.zeros(1, 2), "logvar": torch.zeros(1, 2)}, "at least 2 rows: one image has no aggregate"),

@@ -113,7 +113,7 @@ PACE |= {"turn_after": 1.0, "wake_after": 4.0, "rate_cooldown_epochs": 2.0}
 def test_recipes_are_settings_of_training_and_part_of_the_names() -> None:
     both = sprite_recipes(("beta", "ad-factor"), (1,), Asked(preset="small", steps=15_000, recipes=("published", "paced")))
     assert [recipe.name for recipe in both] == [
-        "beta-beta4-seed1",
+        "beta-beta4-cooldown-seed1",
         "ad-factor-gamma40-lambda20-all-seed1",
         "ad-factor-gamma40-lambda20-all-paced-seed1",
     ]
@@ -128,6 +128,7 @@ def test_recipes_are_settings_of_training_and_part_of_the_names() -> None:
         (beta,) = sprite_recipes(("beta",), (1,), replace(asked, steps=15_000))
         assert beta.options.get("rate_cooldown_epochs") == cooled  # as FactorVAE's beside it
         assert beta.config(None).training["rate_cooldown_epochs"] == (cooled or 0)
+        assert ("cooldown" in beta.name) is (cooled is not None)  # so that neither is in the way of the other
     (theirs,) = sprite_recipes(("factor",), (1,), Asked())  # of the preset "paper"
     assert theirs.name == "factor-gamma40-seed1"
     assert (theirs.config(None).training["kl_start"], theirs.config(None).training["learning_rate"]) == (0, 1e-4)
@@ -175,7 +176,8 @@ def test_figure8_is_of_given_runs_and_draws_what_the_paper_has(tmp_path: Path, m
     }
     train_run(tmp_path / "s", "dsprites", objective="factor", **rates, **more, **options)
     assert label_of(load_run(tmp_path / "s")) == (
-        "FactorVAE, gamma 40, KL weight from 4, standardized codes, a pooled discriminator first, "
+        "FactorVAE, gamma 40, KL weight from 4, KL weight in place after 2 steps, standardized codes, "
+        "a pooled discriminator first, "
         "latents turned after 1 steps, latents woken after 1 steps, rate rising over 1 steps, "
         "rate falling over the last 0.5 steps, discriminator's rate 0.0001"
     )
@@ -213,18 +215,20 @@ def test_runs_that_differ_by_more_than_their_seeds_have_rows_of_their_own(tmp_pa
         "c": {"steps": 3, "seed": 1, "learning_rate": 1e-3},
         "d": {"steps": 2, "latent_dim": 2, "likelihood": "gaussian"},
         "e": {"steps": 2, "gamma": 1234567.0},
+        "f": {"steps": 2, "kl_weight": 2.0},
     }
     for name, changes in other.items():
-        train_run(tmp_path / name, "dsprites", **{**options, **changes})
-    result = reproduce("table3", tmp_path / "out", runs=[tmp_path / name for name in other], progress=False)
+        train_run(tmp_path / "runs" / name, "dsprites", **{**options, **changes})
+    result = reproduce("table3", tmp_path / "out", runs=[tmp_path / "runs"], progress=False)
     rows = {row["label"]: row for row in json.loads((tmp_path / "out" / "table3.json").read_text())["rows"]}
     assert {label: row["seeds"] for label, row in rows.items()} == {
         "FactorVAE, gamma 40, steps 2, latents 3, learning rate 0.0001, likelihood bernoulli": [0, 1],
         "FactorVAE, gamma 40, steps 3, latents 3, learning rate 0.001, likelihood bernoulli": [1],
         "FactorVAE, gamma 40, steps 2, latents 2, learning rate 0.0001, likelihood gaussian": [0],
         "FactorVAE, gamma 1.23457e+06": [0],
+        "FactorVAE, beta 2, gamma 40": [0],
     }
-    assert [row["paper_factor_vae_score"] for row in rows.values()] == [PAPER_TABLE3["factor"]] * 3 + [None]
+    assert [row["paper_factor_vae_score"] for row in rows.values()] == [PAPER_TABLE3["factor"]] * 3 + [None] * 2
     assert all(label in result.text for label in rows)
 
 

@@ -12,7 +12,7 @@ from vaelens.commands.options import Accelerator, Json, Quiet, Root, RunFolder, 
 from vaelens.commands.printed import print_disentanglement, print_evaluation, print_localization
 from vaelens.console import print_json, progress_bar
 from vaelens.errors import UsageError
-from vaelens.output import check_writable
+from vaelens.output import check_replaceable
 
 if TYPE_CHECKING:
     from vaelens.runs import Run
@@ -41,7 +41,7 @@ def evaluate(
     from vaelens.scoring.evaluation_report import write_evaluation
 
     loaded = opened(run, accelerator, quiet)
-    check_writable(report_of(loaded.path, synthetic))  # before minutes of work, not after
+    check_replaceable(report_of(loaded.path, synthetic), "evaluate")  # before minutes of work, not after
     if loaded.config.of_factors:
         for option, value in (("--localizer", localizer), ("--synthetic", synthetic or None)):
             if value is not None:

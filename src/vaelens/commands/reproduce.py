@@ -29,7 +29,7 @@ def reproduce(
     dataset: Annotated[Optional[str], typer.Option(help="ucsd-ped1 or ucsd-ped2; default: the one that ROOT has")] = None,  # noqa: UP045
     category: Annotated[Optional[list[str]], typer.Option(help="of MVTec AD, repeatable; default: all that ROOT has")] = None,  # noqa: UP045
     preset: Annotated[Optional[str], typer.Option(help="paper, or small: a compact network at 128x128; default: paper")] = None,  # noqa: UP045
-    runs: Annotated[Optional[list[Path]], typer.Option("--run", help="a run to use, and not to train one")] = None,  # noqa: UP045
+    runs: Annotated[Optional[list[Path]], typer.Option("--run", help="a run, or a folder of them, to use")] = None,  # noqa: UP045
     overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,

@@ -66,7 +66,7 @@ def train(
         Optional[str],  # noqa: UP045
         typer.Option(help="vae, beta, factor, ad-beta, ad-factor, ae, ae-ssim or anogan; default: vae"),
     ] = None,
-    beta: Annotated[Optional[float], typer.Option(help="weight of the KL divergence, of beta and ad-beta; default: 4")] = None,  # noqa: UP045
+    beta: Annotated[Optional[float], typer.Option(help="KL weight; default: 1, of beta and ad-beta 4")] = None,  # noqa: UP045
     recipe: Annotated[Optional[str], typer.Option(help="of factor and ad-factor: published, the default, or paced")] = None,  # noqa: UP045
     gamma: Annotated[
         Optional[float],  # noqa: UP045

@@ -123,6 +123,7 @@ def _table(name: str, given: Array) -> Tensor:
     values: NDArray[Any] = as_array(given)
     if values.ndim != 2 or values.shape[1] < 1:
         raise UsageError(f"{name} must have the shape (images, latents), got {values.shape}")
-    if values.dtype.kind not in "fiub" or not (np.abs(values) <= _MOST).all():
+    half = values.dtype.kind == "f" and values.dtype.itemsize < 4  # whose own numbers the limit is beyond
+    if values.dtype.kind not in "fiub" or not (np.isfinite(values) if half else np.abs(values) <= _MOST).all():
         raise UsageError(f"{name} must hold finite real numbers, none beyond float32's")
-    return torch.from_numpy(np.ascontiguousarray(values, np.float32))
+    return torch.from_numpy(np.require(values, np.float32, ["C", "W"]))

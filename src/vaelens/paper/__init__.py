@@ -64,8 +64,8 @@ def reproduce(
             "table3", "figure8" and "figure9" (dSprites).
         out: folder to make or go on with.
         root: folder of the data set's files; None: the cache, with a download into it where that is possible.
-        runs: folders of trained runs to use and not train. MNIST: one for each digit that the figure needs, the others are
-            trained; else these alone.
+        runs: folders of trained runs, or of several of them, to use and not train. MNIST: one for each digit that the figure
+            needs, the others are trained; else these alone.
         epochs: of training; None: the preset's.
         seed: of a figure's runs: weights, order and noise; None: 0.
         seeds: of a table's runs, whose mean and spread it has; None: 0, 1 and 2, of dSprites in the paper's preset 0 to 4.
@@ -101,7 +101,7 @@ def reproduce(
     out = Path(out)
     asked = Asked(
         root=None if root is None else Path(root),
-        runs=tuple(Path(run) for run in runs),
+        runs=tuple(run for folder in runs for run in _runs_in(Path(folder))),
         epochs=epochs,
         seed=seed,
         seeds=None if seeds is None else tuple(seeds),
@@ -127,3 +127,12 @@ def reproduce(
         except TrainingInterrupted as error:
             error.args = (f"{error}; the same call goes on",)
             raise
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """A run, or the runs that a folder holds."""
+    from vaelens.runs.config import CONFIG
+
+    if (folder / CONFIG).is_file() or not folder.is_dir():
+        return [folder]
+    return sorted(path.parent for path in folder.glob(f"*/{CONFIG}")) or [folder]

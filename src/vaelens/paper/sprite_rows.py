@@ -198,6 +198,7 @@ def sprite_rows(measured: Iterable[SpriteFigures], paper: Mapping[str, float], o
 def _row(label: str, runs: Sequence[SpriteFigures], paper: Mapping[str, float], others: Mapping[str, float]) -> SpriteRow:
     ordered = tuple(sorted(runs, key=lambda run: run.seed))
     objective = runs[0].objective
-    if runs[0].settings["training"].get("gamma") != GAMMA:  # what is reported is of that
+    training = runs[0].settings["training"]
+    if (training.get("gamma"), training["kl_weight"]) != (GAMMA, 1):  # what is reported is of those
         return SpriteRow(label, objective, ordered)
     return SpriteRow(label, objective, ordered, paper.get(objective), others.get(objective))

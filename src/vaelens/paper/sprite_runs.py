@@ -31,6 +31,7 @@ _BETAS, _GAMMAS, _PAIRS = (4.0,), (GAMMA,), ("all",)
 _TELLS_NOTHING = ("seed", "epochs", "steps_per_epoch", "accelerator", "logger", "checkpoint_every")
 _PACE = {
     "kl_start": "KL weight from {:g}",
+    "warmup_epochs": "KL weight in place after {steps}",
     "standardize_after": "standardized codes",
     "pooled_until": "a pooled discriminator first",
     "turn_after": "latents turned after {steps}",
@@ -55,9 +56,11 @@ def sprite_recipes(objectives: Sequence[str], seeds: Sequence[int], asked: Asked
                 options: dict[str, Any] = {**PRESETS[asked.preset_used], **settings, "objective": objective, "seed": seed}
                 if asked.steps is not None:
                     options["steps"] = asked.steps
+                named = name
                 if "recipe" not in settings and PACED in _recipes(asked):  # as those beside them have it
                     options["rate_cooldown_epochs"] = cooldown_of(options["steps"] // STEPS_PER_EPOCH)
-                recipes.append(Recipe(f"{name}-seed{seed}", DATASET, options))
+                    named += "-cooldown" if options["rate_cooldown_epochs"] else ""
+                recipes.append(Recipe(f"{named}-seed{seed}", DATASET, options))
     return recipes
 
 
@@ -91,7 +94,7 @@ def label_of(run: Run) -> str:
     parts = [{"vae": "VAE", "beta": "beta-VAE", "factor": "FactorVAE"}.get(objective.removeprefix("ad-"), objective)]
     if objective.startswith("ad-"):
         parts[0] = f"AD-{parts[0]}"
-    if objective in ("beta", "ad-beta"):
+    if objective in ("beta", "ad-beta") or training["kl_weight"] != 1:
         parts.append(f"beta {training['kl_weight']:g}")
     if training.get("gamma") is not None:
         parts.append(f"gamma {training['gamma']:g}")

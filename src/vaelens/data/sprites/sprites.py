@@ -59,12 +59,15 @@ class Sprites:
             (B, 1, 64, 64), float32, 0 or 1, on the device of the bits.
 
         Raises:
-            UsageError: a number outside that range.
+            UsageError: no whole numbers, or one outside that range.
         """
-        try:
-            rows = self.packed.index_select(0, torch.as_tensor(indices, device=self.packed.device))
-        except IndexError:
+        if not (isinstance(indices, Tensor) and indices.dtype == torch.int64):
             self.classes(indices)  # says what is wrong
+            indices = torch.from_numpy(as_integers(indices).astype(np.int64))
+        try:
+            rows = self.packed.index_select(0, indices.to(self.packed.device))
+        except IndexError:
+            self.classes(indices)  # likewise
             raise
         return self._pixels.index_select(0, rows.flatten().int()).view(-1, *self.image_shape)
 
