@@ -221,6 +221,24 @@ def test_results_of_another_kind_are_left_alone(tmp_path: Path) -> None:
     assert (out / "run").read_text() == "trained for hours"
 
 
+def test_inside_a_run_another_commands_results_are_left_alone(tmp_path: Path) -> None:
+    """What has no mark is a person's own, and stays beside ours."""
+    out = tmp_path / "run" / "report"
+    out.mkdir(parents=True)
+    (out / "notes.txt").write_text("mine")
+
+    def put(kind: str) -> None:
+        with result_folder(out, kind, overwrite=True, inside_ours=True) as folder:
+            write_text(folder / "file", kind)
+
+    put("test")
+    put("test")
+    with pytest.raises(UsageError, match="holds what 'vaelens test' wrote; move it away"):
+        put("other")
+    assert (out / "file").read_text() == "test"
+    assert names(out) == {"file", "notes.txt", MARK}
+
+
 def test_results_that_came_meanwhile_are_not_replaced(tmp_path: Path) -> None:
     out = tmp_path / "out"
 

@@ -176,17 +176,17 @@ def result_folder(out: Path, kind: str, overwrite: bool = False, inside_ours: bo
         out: the folder.
         kind: what makes it, such as "score".
         overwrite: whether results of that kind that are there may be replaced; what else lies among them stays.
-        inside_ours: whether the place is a part of something of ours, and what lies there needs no mark.
+        inside_ours: whether the place is a part of something of ours, which is there, and what lies in it needs no mark.
 
     Raises:
-        UsageError: see `check_free`.
+        UsageError: see `check_free`, or `check_replaceable` where it is inside something of ours.
         OutputError: the place cannot be written, or the disk is full.
     """
     out = Path(out)
 
     def check() -> None:
         if inside_ours:
-            check_folder(out)
+            check_replaceable(out, kind)
         else:
             check_free(out, kind, overwrite)
 
