@@ -43,7 +43,7 @@ class Overlap:
         it next is the same, and runs differ by their pairs alone.
         """
         maps = self.attention(images)
-        own = seeded(generator.initial_seed(), "pairs", 0)
+        own = seeded(generator.initial_seed(), "pairs", 0) if self._pairs == "random" else None
         return maps.mean, maps.logvar, attention_disentanglement(maps, self._pairs, own, self._rectifier)
 
     @torch.no_grad()
