@@ -41,7 +41,7 @@ def younger_settings() -> dict[str, Any]:
     """Settings of training that runs of before lack, and what stands for them there."""
     counted: dict[str, Any] = {"steps_per_epoch": None, "kl_start": 0.0}
     rate = {"rate_warmup_epochs": 0.0, "rate_cooldown_epochs": 0.0}
-    latents = {"turn_after": None, "wake_after": None}
+    latents = {"gather_after": None, "turn_after": None, "wake_after": None}
     factor = {"gamma": None, "discriminator_learning_rate": None, "standardize_after": None, "pooled_until": None}
     attention = {"ad_weight": None, "ad_pairs": "all", "ad_rectifier": "relu", "ad_layer": None}
     return counted | rate | latents | factor | attention

@@ -114,6 +114,7 @@ ALL_TERMS = {
     **{
         "pooled_until": 1.5,
         "rate_warmup_epochs": 1.5,
+        "gather_after": 0.3,
         "turn_after": 0.5,
         "wake_after": 0.25,
         "ad_weight": 3.0,

@@ -1,4 +1,4 @@
-"""Turning: codes of a square that lies askew come back to its axes, and what is decoded stays as it was."""
+"""Latents that share what two could hold are gathered into two; codes of a square that lies askew come back to its axes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from vaelens.errors import UsageError
-from vaelens.training.turning import rotation_to_independence, turn
+from vaelens.training.turning import STRONG, gather, rotation_to_independence, turn
 
 
 def turned(angle: float, plane: tuple[int, int] = (0, 1), count: int = 2) -> np.ndarray:
@@ -146,20 +146,99 @@ def test_what_is_frozen_is_not_turned(drawn: ModuleType) -> None:
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-def test_training_turns_at_the_step_asked_for(drawn: ModuleType, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def sharing(among: np.ndarray) -> Linear:
+    """A network whose three latents hold the two pixels as the rows (3, 2) say."""
+    network = Linear()
+    with torch.no_grad():
+        network.mean.weight[:, :2] = torch.from_numpy(among).float()
+        network.mean.bias.zero_()
+        network.logvar.bias.fill_(-1.0)
+    return network
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**16), st.floats(0.3, 1.0))
+def test_what_three_latents_share_is_gathered_into_two(seed: int, second: float) -> None:
+    """Two pixels, spread over three latents along orthogonal directions, the second by `second` as far as the first."""
+    random = np.random.default_rng(seed)
+    frame = np.linalg.qr(random.normal(size=(3, 3)))[0]
+    network = sharing(frame[:, :2] * [2.0, 2.0 * second])
+    images = torch.rand(4000, 1, 1, 2, generator=torch.Generator().manual_seed(seed))
+    images -= images.mean(0)  # means of 0, so that nothing constant is lost with a closed latent
+    before = copy.deepcopy(network)
+    with torch.no_grad():  # units that pass negative numbers, too
+        for one in (network, before):
+            one.encoder = nn.Sequential(nn.Flatten(), one.encoder[1])
+    variances = gather(network, torch.optim.Adam(network.parameters()), images).numpy()
+    expected = 4 / 12 * np.array([0.0, second**2, 1.0])
+    assert np.sort(variances) == pytest.approx(expected, abs=0.03)
+    kept = variances > 1e-6 if second**2 > STRONG * 1.2 else variances == variances.max()
+    if abs(second**2 / STRONG - 1) > 0.2:  # beyond chance
+        mean, logvar = network.encode(images)
+        assert not bool(mean[:, torch.from_numpy(~kept)].any() or logvar[:, torch.from_numpy(~kept)].any())
+        assert mean.var(0, correction=0)[torch.from_numpy(kept)].detach().numpy() == pytest.approx(variances[kept], rel=1e-3)
+        assert logvar[:, torch.from_numpy(kept)].detach().numpy() == pytest.approx(-1.0, abs=1e-5)
+    if second**2 > STRONG * 1.2:  # no mean is lost, and none is decoded otherwise
+        assert torch.allclose(network.decoder(mean), before.decoder(before.encode(images)[0]), atol=1e-4)
+        assert np.corrcoef(mean.detach().numpy()[:, kept].T)[0, 1] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_what_a_weak_latent_would_decode_is_left_small_and_adam_forgets() -> None:
+    network = sharing(np.array([[1.0, 0.0], [0.0, 0.3], [0.0, 0.0]]))
+    images = torch.rand(4000, 1, 1, 2, generator=torch.Generator().manual_seed(0))
+    column = network.decoder[0].weight[:, 1].tolist()
+    optimizer = stepped(network, images)
+    gather(network, optimizer, images)
+    mean, logvar = network.encode(images)
+    assert mean.std(0).tolist() == pytest.approx([12**-0.5, 0.0, 0.0], abs=0.01)
+    assert logvar[0].tolist() == pytest.approx([-1.0, 0.0, 0.0], abs=1e-5)
+    assert network.decoder[0].weight[:, 1].tolist() == pytest.approx([0.1 * each for each in column], abs=0.01)
+    for layer in (network.mean, network.logvar, network.decoder[0]):
+        assert not bool(optimizer.state[layer.weight]["exp_avg"].any())
+    assert bool(optimizer.state[network.encoder[1].weight]["exp_avg"].any())
+
+
+def test_where_no_mean_varies_or_a_layer_is_frozen_nothing_is_gathered() -> None:
+    network = Linear()
+    images = torch.rand(100, 1, 1, 2)
+    network.mean.requires_grad_(False)
+    before = copy.deepcopy(network.state_dict())
+    assert gather(network, torch.optim.Adam(network.logvar.parameters()), images).shape == (0,)
+    network.mean.requires_grad_(True)
+    with torch.no_grad():
+        network.mean.weight.zero_()
+        before["mean.weight"].zero_()
+    assert gather(network, torch.optim.Adam(network.parameters()), images).shape == (0,)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_one_latent_is_its_own_axis() -> None:
+    network = Linear()
+    network.mean, network.logvar, network.decoder = nn.Linear(4, 1), nn.Linear(4, 1), nn.Sequential(nn.Linear(1, 2))
+    before = copy.deepcopy(network.state_dict())
+    images = torch.rand(100, 1, 1, 2)
+    assert gather(network, torch.optim.Adam(network.parameters()), images).shape == (1,)
+    assert all(torch.allclose(value, before[name]) for name, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["gather", "turn"])
+def test_training_gathers_and_turns_at_the_step_asked_for(
+    drawn: ModuleType, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     from vaelens.training import module
 
     seen: list[tuple[int, tuple[int, ...]]] = []
     steps: list[int] = []
     network = drawn.model()
     network.decoder.register_forward_pre_hook(lambda decoder, args: steps.append(len(steps)) if decoder.training else None)
-    monkeypatch.setattr(module, "turn", lambda model, optimizer, images: seen.append((len(steps), tuple(images.shape))))
-    drawn.train(tmp_path, network, turn_after=1.5)
+    monkeypatch.setattr(module, name, lambda model, optimizer, images: seen.append((len(steps), tuple(images.shape))))
+    drawn.train(tmp_path, network, **{f"{name}_after": 1.5})
     assert seen == [(6, (48, 1, 16, 16))]  # before the seventh step, by the six batches that were there
 
 
-def test_a_model_of_another_build_is_refused_before_it_is_trained(drawn: ModuleType, tmp_path: Any) -> None:
+@pytest.mark.parametrize("name", ["gather_after", "turn_after"])
+def test_a_model_of_another_build_is_refused_before_it_is_trained(drawn: ModuleType, tmp_path: Any, name: str) -> None:
     network = drawn.model()
     network.decoder = nn.Sequential(nn.Unflatten(1, (4, 1, 1)), nn.ConvTranspose2d(4, 1, 16))
     with pytest.raises(UsageError, match="latents of DspritesVAE cannot be"):
-        drawn.train(tmp_path, network, turn_after=1)
+        drawn.train(tmp_path, network, **{name: 1.0})

@@ -194,10 +194,10 @@ def test_models_of_another_build_are_refused(drawn: ModuleType) -> None:
             raise NotImplementedError
 
     with pytest.raises(
-        UsageError, match=r"latents of Other cannot be woken or turned: that takes linear heads .* leave wake_after and"
+        UsageError, match=r"latents of Other cannot be gathered, turned or woken: that takes linear heads .* leave gather_after"
     ):
         Waking(Other(), 1, 1)
     broken = drawn.model()
     broken.decoder = nn.Sequential(nn.Unflatten(1, (4, 1, 1)), nn.ConvTranspose2d(4, 8, 4))
-    with pytest.raises(UsageError, match="latents of DspritesVAE cannot be woken"):
+    with pytest.raises(UsageError, match="latents of DspritesVAE cannot be gathered"):
         Waking(broken, 1, 1)

@@ -99,6 +99,7 @@ def train(
     likelihood: Annotated[Optional[str], typer.Option(help="bernoulli, gaussian or optimal-gaussian")] = None,  # noqa: UP045
     warmup_epochs: Annotated[Optional[float], typer.Option(help="epochs over which the KL weight rises or falls")] = None,  # noqa: UP045
     kl_start: Annotated[Optional[float], typer.Option(help="KL weight at the first step; default: 0")] = None,  # noqa: UP045
+    gather_after: Annotated[Optional[float], typer.Option(help="epochs after which weak latents join strong ones")] = None,  # noqa: UP045
     turn_after: Annotated[Optional[float], typer.Option(help="epochs after which open latents are turned by ICA")] = None,  # noqa: UP045
     wake_after: Annotated[Optional[float], typer.Option(help="epochs after which closed latents get fresh weights")] = None,  # noqa: UP045
     patience: Annotated[Optional[int], typer.Option(help="stop after so many epochs without a lower held-out loss")] = None,  # noqa: UP045
@@ -140,6 +141,7 @@ def train(
         "ad_rectifier": ad_rectifier,
         "kl_start": kl_start,
         "warmup_epochs": warmup_epochs,
+        "gather_after": gather_after,
         "turn_after": turn_after,
         "wake_after": wake_after,
         "patience": patience,

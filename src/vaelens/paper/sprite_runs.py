@@ -34,6 +34,7 @@ _PACE = {
     "warmup_epochs": "KL weight in place after {steps}",
     "standardize_after": "standardized codes",
     "pooled_until": "a pooled discriminator first",
+    "gather_after": "latents gathered after {steps}",
     "turn_after": "latents turned after {steps}",
     "wake_after": "latents woken after {steps}",
     "rate_warmup_epochs": "rate rising over {steps}",

@@ -27,7 +27,8 @@ _MOST_BYTES = 1 << 16
 # Settings that runs of this format may lack, for they are younger; each has a default that changes nothing.
 _YOUNGER = (
     *("steps_per_epoch", "rate_warmup_epochs", "rate_cooldown_epochs", "kl_start", "gamma", "discriminator_learning_rate"),
-    *("standardize_after", "pooled_until", "turn_after", "wake_after", "ad_weight", "ad_pairs", "ad_rectifier", "ad_layer"),
+    *("standardize_after", "pooled_until", "gather_after", "turn_after", "wake_after"),
+    *("ad_weight", "ad_pairs", "ad_rectifier", "ad_layer"),
 )
 
 

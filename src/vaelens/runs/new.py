@@ -301,7 +301,7 @@ def _refuse_of_training(dataset: str, objective: str, settings: Mapping[str, Any
     for name in ("rate_warmup_epochs", "rate_cooldown_epochs"):
         if settings.get(name) and not FAMILIES[objective].reconstructs:
             raise UsageError(f"the two networks of objective '{objective}' train at one rate; leave {name} out")
-    for name in ("turn_after", "wake_after"):
+    for name in ("gather_after", "turn_after", "wake_after"):
         if settings.get(name) is not None and not FAMILIES[objective].posterior:
             raise UsageError(f"{name} is for latents with a posterior, and objective '{objective}' has none; leave it out")
     if settings.get("patience") is not None and (dataset in FACTOR_DATASETS or not FAMILIES[objective].reconstructs):

@@ -67,7 +67,7 @@ def layers_of(model: nn.Module) -> tuple[Layer, tuple[Layer, Layer], Layer]:
         if below[0].weight.shape[0] == units and first[0].weight.shape[1] == latents:
             return below[0], (mean, logvar), first[0]
     raise UsageError(
-        f"latents of {type(model).__name__} cannot be woken or turned: that takes linear heads `mean` and `logvar` upon the "
-        "units of the last layer of `encoder`, and a `decoder` that begins with a linear layer; "
-        "leave wake_after and turn_after out"
+        f"latents of {type(model).__name__} cannot be gathered, turned or woken: that takes linear heads `mean` and `logvar` "
+        "upon the units of the last layer of `encoder`, and a `decoder` that begins with a linear layer; "
+        "leave gather_after, turn_after and wake_after out"
     )

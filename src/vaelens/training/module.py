@@ -24,7 +24,7 @@ from vaelens.training.heads import layers_of
 from vaelens.training.overlap import Overlap
 from vaelens.training.settings import TrainSettings
 from vaelens.training.terms import EpochMeans, Terms
-from vaelens.training.turning import turn
+from vaelens.training.turning import gather, turn
 from vaelens.training.waking import Waking
 
 _LOOK_EVERY = 16
@@ -68,11 +68,11 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         self._last_images = torch.empty(0)
         self._overlap = self._compared(train)
         # After a step at least: there are no images to look at before.
-        self._turn_at, wake_at = (
+        self._gather_at, self._turn_at, wake_at = (
             None if after is None else max(1, round(after * len(self.batches)))
-            for after in (settings.turn_after, settings.wake_after)
+            for after in (settings.gather_after, settings.turn_after, settings.wake_after)
         )
-        if self._turn_at is not None:
+        if not (self._gather_at is self._turn_at is None):
             layers_of(model)
         self.waking = None if wake_at is None else Waking(model, wake_at, len(self.batches))
         self._layout = torch.contiguous_format
@@ -161,9 +161,11 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         self._held_out_means = EpochMeans()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Sets the model's learning rate, which may rise and fall, and turns or wakes latents when the time has come."""
+        """Sets the model's learning rate, which may rise and fall; gathers, turns or wakes latents when the time has come."""
         step = self.step_at(batch_idx)
         optimizer = self.trainer.optimizers[0]
+        if step == self._gather_at:
+            gather(self.model, optimizer, self._looked_at(step, _TURNED_BY))
         if step == self._turn_at:
             turn(self.model, optimizer, self._looked_at(step, _TURNED_BY))
         if self.waking is not None and (number := self.waking.begins(step)) is not None:

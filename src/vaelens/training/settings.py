@@ -53,7 +53,8 @@ STEPS_PER_EPOCH = 1000
 _MOST, _MOST_SEED = 10**9, 2**63 - 1
 _NUMBERS = ("learning_rate", "rate_warmup_epochs", "rate_cooldown_epochs", "weight_decay", "kl_weight", "kl_start")
 _NUMBERS_OR_NONE = (
-    *("turn_after", "wake_after", "gamma", "discriminator_learning_rate", "standardize_after", "pooled_until", "ad_weight"),
+    *("gather_after", "turn_after", "wake_after", "gamma", "discriminator_learning_rate", "standardize_after", "pooled_until"),
+    "ad_weight",
 )
 
 WARMUP_SHARE = 0.1
@@ -83,6 +84,8 @@ class TrainSettings:
         warmup_epochs: epochs, or a fraction of one, over which the KL weight goes from `kl_start` to `kl_weight`. None stands
             for a tenth of `epochs` and is replaced by that number here, so that raising `epochs` later leaves the warm-up as it
             was.
+        gather_after: epochs after which the latents are turned to the principal axes of their means, and those that are weak
+            closed, see `vaelens.training.turning`; None: never.
         turn_after: epochs after which the open latents are turned to the axes that are independent, see
             `vaelens.training.turning`; None: never.
         wake_after: epochs after which latents that are closed, and units that no image turns on, get fresh weights. They train
@@ -123,6 +126,7 @@ class TrainSettings:
     kl_weight: float = 1.0
     kl_start: float = 0.0
     warmup_epochs: float | None = None
+    gather_after: float | None = None
     turn_after: float | None = None
     wake_after: float | None = None
     seed: int = 0
@@ -174,7 +178,7 @@ class TrainSettings:
             )
         if self.rate_cooldown_epochs > self.epochs:
             raise UsageError(f"rate_cooldown_epochs must be at most epochs, {self.epochs}, got {self.rate_cooldown_epochs:g}")
-        for name in ("turn_after", "wake_after"):
+        for name in ("gather_after", "turn_after", "wake_after"):
             after = getattr(self, name)
             if after is not None and not 0 < after < self.epochs:
                 raise UsageError(f"{name} must be above 0 and below epochs, {self.epochs}, got {after:g}")

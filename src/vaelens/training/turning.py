@@ -1,4 +1,4 @@
-"""Open latents are turned to the axes that are independent, while a high KL weight still keeps their codes plain."""
+"""Latents are gathered to few axes, and turned to independent ones, while a high KL weight still keeps their codes plain."""
 
 from __future__ import annotations
 
@@ -9,9 +9,48 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vaelens.training.heads import Fresh, layers_of, means_and_closed
+from vaelens.training.heads import Fresh, Layer, layers_of, means_and_closed
 
+STRONG = 0.25
+"""What the variance of a gathered latent's means is at least, as a share of the strongest one's; weaker ones are closed."""
+_LEFT = 0.1  # of a closed latent's weights in the decoder: it may open again, and until then its noise does no harm
 _TOLERANCE, _MOST = 1e-6, 1000
+
+
+@torch.no_grad()
+def gather(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor) -> Tensor:
+    """Turn all latents to the principal axes of their means, and close those that are weak.
+
+    Under a KL weight that falls, several latents open at once, each with means that are linear in position. Position takes
+    two; what the others hold of it bends within a few hundred steps, to x^2, y^2 or xy, and then stays, in the place of scale
+    or shape. While all are linear they are of rank two, and the principal axes show it.
+
+    Args:
+        model: as `layers_of` takes it.
+        optimizer: of the model, Adam; it forgets what it knew of the weights that are turned.
+        images: (B, C, H, W) in [0, 1]; four thousand are enough.
+
+    Returns:
+        (D,), the variance of each latent's means, along the axes to which they were turned; (0,) where the layers about the
+        latents are frozen, or no mean varies.
+    """
+    _, heads, entrance = layers_of(model)
+    if _is_frozen(heads, entrance):
+        return torch.zeros(0)
+    mean = means_and_closed(model, images)[0]
+    values, vectors = np.linalg.eigh(np.cov(mean.double().cpu().numpy().T, ddof=0).reshape(mean.shape[1], -1))
+    if values[-1] <= 0:
+        return torch.zeros(0)
+    rows, order = _nearest(vectors.T)
+    variances = values[order]
+    fresh, all_ = Fresh(optimizer), torch.ones(len(rows), dtype=torch.bool)
+    _rotate(fresh, heads, entrance, all_, torch.from_numpy(rows).to(mean))
+    weak = torch.from_numpy(variances < STRONG * values[-1])
+    for head in heads:
+        fresh.put(head.weight, weak, 0.0)
+        fresh.put(head.bias, weak, 0.0)
+    fresh.put(entrance.weight, (slice(None), weak), _LEFT * entrance.weight[:, weak])
+    return torch.from_numpy(variances).to(mean)
 
 
 @torch.no_grad()
@@ -33,23 +72,41 @@ def turn(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor) -> 
         the layers about the latents are frozen.
     """
     _, heads, entrance = layers_of(model)
-    if not all(weight.requires_grad for layer in (*heads, entrance) for weight in layer.parameters()):
-        return torch.eye(0)  # what is frozen stays
+    if _is_frozen(heads, entrance):
+        return torch.eye(0)
     mean, closed = means_and_closed(model, images)
     open_ = ~closed
     rotation = torch.from_numpy(rotation_to_independence(mean[:, open_].double().cpu().numpy())).to(mean)
     if len(rotation) < 2:
         return rotation
-    fresh = Fresh(optimizer)
+    _rotate(Fresh(optimizer), heads, entrance, open_, rotation)
+    return rotation
+
+
+def _is_frozen(heads: tuple[Layer, Layer], entrance: Layer) -> bool:
+    """Whether one of the layers about the latents is: what is frozen stays."""
+    return not all(weight.requires_grad for layer in (*heads, entrance) for weight in layer.parameters())
+
+
+def _rotate(fresh: Fresh, heads: tuple[Layer, Layer], entrance: Layer, which: Tensor, rotation: Tensor) -> None:
+    """Turn some latents (D,) by a rotation (K, K), and the decoder's first layer with them."""
     # Of variances the mean in logarithms, which is exact where they are equal.
     for head, mixed in zip(heads, (rotation, rotation.square()), strict=True):
         for weight in (head.weight, head.bias):
             if weight is not None:
-                there = weight[open_]
-                fresh.put(weight, open_, (mixed @ there.reshape(len(rotation), -1)).reshape(there.shape))
-    column = entrance.weight[:, open_]
-    fresh.put(entrance.weight, (slice(None), open_), (column.flatten(1) @ rotation.T).reshape(column.shape))
-    return rotation
+                there = weight[which]
+                fresh.put(weight, which, (mixed @ there.reshape(len(rotation), -1)).reshape(there.shape))
+    column = entrance.weight[:, which]
+    fresh.put(entrance.weight, (slice(None), which), (column.flatten(1) @ rotation.T).reshape(column.shape))
+
+
+def _nearest(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Orthonormal rows (K, K), ordered and signed so that each is near the axis it comes to, and that order."""
+    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+
+    _, order = linear_sum_assignment(-np.abs(rows.T))
+    rows = rows[order]
+    return rows * np.where(np.diag(rows) < 0, -1.0, 1.0)[:, None], order
 
 
 def rotation_to_independence(codes: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -57,7 +114,6 @@ def rotation_to_independence(codes: NDArray[np.float64]) -> NDArray[np.float64]:
 
     Its rows are ordered and signed so that each is near the axis it comes from.
     """
-    from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
     from sklearn.decomposition import FastICA
     from sklearn.exceptions import ConvergenceWarning
 
@@ -76,8 +132,4 @@ def rotation_to_independence(codes: NDArray[np.float64]) -> NDArray[np.float64]:
         except ConvergenceWarning:
             return np.eye(count)
     left, _, right = np.linalg.svd(found.components_)
-    rows = left @ right
-    _, order = linear_sum_assignment(-np.abs(rows.T))
-    rows = rows[order]
-    turned: NDArray[np.float64] = rows * np.sign(np.diag(rows))[:, None]
-    return turned
+    return _nearest(left @ right)[0]
