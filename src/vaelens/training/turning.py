@@ -13,7 +13,6 @@ from vaelens.training.heads import Fresh, Layer, layers_of, means_and_closed
 
 STRONG = 0.25
 """What the variance of a gathered latent's means is at least, as a share of the strongest one's; weaker ones are closed."""
-_LEFT = 0.1  # of a closed latent's weights in the decoder: it may open again, and until then its noise does no harm
 _TOLERANCE, _MOST = 1e-6, 1000
 
 
@@ -23,7 +22,8 @@ def gather(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor) -
 
     Under a KL weight that falls, several latents open at once, each with means that are linear in position. Position takes
     two; what the others hold of it bends within a few hundred steps, to x^2, y^2 or xy, and then stays, in the place of scale
-    or shape. While all are linear they are of rank two, and the principal axes show it.
+    or shape. While all are linear they are of rank two, and the principal axes show it. A closed latent's posterior is the
+    prior; the decoder keeps its weights, so that it goes on to put up with the noise.
 
     Args:
         model: as `layers_of` takes it.
@@ -49,7 +49,6 @@ def gather(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor) -
     for head in heads:
         fresh.put(head.weight, weak, 0.0)
         fresh.put(head.bias, weak, 0.0)
-    fresh.put(entrance.weight, (slice(None), weak), _LEFT * entrance.weight[:, weak])
     return torch.from_numpy(variances).to(mean)
 
 
