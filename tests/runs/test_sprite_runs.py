@@ -207,6 +207,8 @@ def test_the_settings_of_factor_vaes_training_are_options(
         "0.25",
         "--wake-after",
         "1.5",
+        "--gather-after",
+        "0.25",
         "--turn-after",
         "0.5",
         "--quiet",
@@ -218,7 +220,7 @@ def test_the_settings_of_factor_vaes_training_are_options(
     assert (training["kl_start"], training["warmup_epochs"]) == (9.0, 2.0)
     assert (training["standardize_after"], training["discriminator_learning_rate"]) == (0.5, 0.002)
     assert (training["pooled_until"], training["rate_warmup_epochs"], training["rate_cooldown_epochs"]) == (1.0, 0.5, 0.25)
-    assert (training["turn_after"], training["wake_after"]) == (0.5, 1.5)
+    assert (training["gather_after"], training["turn_after"], training["wake_after"]) == (0.25, 0.5, 1.5)
     with (out / "logs" / "metrics.csv").open(newline="") as file:
         weights = [float(row["kl_weight"]) for row in csv.DictReader(file)]
     assert weights == pytest.approx([9 * 9**-0.25, 9 * 9**-0.75])  # after steps 2 and 4 of 4
@@ -232,7 +234,8 @@ def test_the_settings_of_factor_vaes_training_are_options(
     assert "--beta must be a number from 0 on, got -1" in fails(
         "train", "dsprites", "--objective", "beta", "--beta", "-1", "--out", tmp_path / "bad", code=2
     )
-    assert "--wake-after must be above 0 and below" in fails(*command, "--wake-after", "2", "--out", tmp_path / "bad", code=2)
+    for option in ("--gather-after", "--wake-after"):
+        assert f"{option} must be above 0 and below" in fails(*command, option, "2", "--out", tmp_path / "bad", code=2)
     assert not (tmp_path / "bad").exists()
 
 
@@ -248,11 +251,13 @@ def test_a_run_goes_on_by_its_recipe_when_its_length_was_raised(tmp_path: Path, 
     raised = recipe_of({**of["paced"], "epochs": 4 * of["paced"]["epochs"]})
     assert raised == (None if steps in (1000, 2000, 4000) else "paced")  # tables tell it from a run that was that long at once
     assert begun_with({**of["paced"], "kl_start": 100.0}) is None
+    assert {recipe_of({**training, "gather_after": 0.6}) for training in of.values()} == {None}
 
 
 def test_latents_are_looked_at_after_a_step_at_least(tmp_path: Path) -> None:
     said: list[str] = []
-    options: dict[str, Any] = {"objective": "factor", "steps": 3, "batch_size": 4, "turn_after": 0.01, "wake_after": 0.01}
+    options: dict[str, Any] = {"objective": "factor", "steps": 3, "batch_size": 4, "wake_after": 0.01}
+    options |= {"gather_after": 0.01, "turn_after": 0.01}
     run = train_run(tmp_path / "run", "dsprites", notice=said.append, progress=False, **options)
     assert run.config.training["wake_after"] == 0.01
     assert said == ["latents are woken, and the run ends before they are in place again, 7 epochs after wake_after"]
