@@ -37,15 +37,15 @@ def gather(model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor) -
     _, heads, entrance = layers_of(model)
     if _is_frozen(heads, entrance):
         return torch.zeros(0)
-    mean = means_and_closed(model, images)[0]
+    mean, closed = means_and_closed(model, images)
     values, vectors = np.linalg.eigh(np.cov(mean.double().cpu().numpy().T, ddof=0).reshape(mean.shape[1], -1))
     if values[-1] <= 0:
         return torch.zeros(0)
     rows, order = _nearest(vectors.T)
     variances = values[order]
-    fresh, all_ = Fresh(optimizer), torch.ones(len(rows), dtype=torch.bool)
+    fresh, all_ = Fresh(optimizer), torch.ones_like(closed)
     _rotate(fresh, heads, entrance, all_, torch.from_numpy(rows).to(mean))
-    weak = torch.from_numpy(variances < STRONG * values[-1])
+    weak = torch.from_numpy(variances < STRONG * values[-1]).to(mean.device)
     for head in heads:
         fresh.put(head.weight, weak, 0.0)
         fresh.put(head.bias, weak, 0.0)
