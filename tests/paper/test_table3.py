@@ -166,6 +166,11 @@ def test_figure8_is_of_given_runs_and_draws_what_the_paper_has(tmp_path: Path, m
     train_run(tmp_path / "a", "dsprites", objective="factor", gamma=10.0, **options)
     train_run(tmp_path / "p", "dsprites", objective="factor", recipe="paced", **options)
     assert label_of(load_run(tmp_path / "p")) == "FactorVAE, gamma 40, paced"
+    near: dict[str, Any] = {"objective": "factor", "recipe": "paced", "gather_after": 0.5, "pooled_until": 0.0}
+    train_run(tmp_path / "n", "dsprites", **near, **options)
+    assert label_of(load_run(tmp_path / "n")) == (
+        "FactorVAE, gamma 40, paced but no pooled discriminator and latents gathered after 1 steps"
+    )
     more: dict[str, Any] = {"kl_start": 4.0, "warmup_epochs": 1, "standardize_after": 1, "pooled_until": 1.0}
     rates: dict[str, Any] = {
         "discriminator_learning_rate": 1e-4,

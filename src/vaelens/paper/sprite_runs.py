@@ -13,7 +13,7 @@ from vaelens.paper.queue import runs_of
 from vaelens.paper.trained import Recipe
 from vaelens.runs import Run, load_run
 from vaelens.runs.objective import AD_WEIGHT
-from vaelens.runs.recipes import LEARNING_RATE, PACED, PUBLISHED, cooldown_of, recipe_of
+from vaelens.runs.recipes import LEARNING_RATE, PACED, PUBLISHED, cooldown_of, otherwise_than_paced
 from vaelens.training.device import pick_device
 from vaelens.training.settings import GAMMA, STEPS_PER_EPOCH, TrainSettings, steps_of
 
@@ -29,17 +29,19 @@ _SEEDS = {"paper": (0, 1, 2, 3, 4), "small": SEEDS}
 _NAMED = {"kl_weight": "beta", "gamma": "gamma", "ad_weight": "lambda"}
 _BETAS, _GAMMAS, _PAIRS = (4.0,), (GAMMA,), ("all",)
 _TELLS_NOTHING = ("seed", "epochs", "steps_per_epoch", "accelerator", "logger", "checkpoint_every")
+# What labels say of a setting that is on, and of one that the recipe "paced" has and a run has not.
 _PACE = {
-    "kl_start": "KL weight from {:g}",
-    "warmup_epochs": "KL weight in place after {steps}",
-    "standardize_after": "standardized codes",
-    "pooled_until": "a pooled discriminator first",
-    "gather_after": "latents gathered after {steps}",
-    "turn_after": "latents turned after {steps}",
-    "wake_after": "latents woken after {steps}",
-    "rate_warmup_epochs": "rate rising over {steps}",
-    "rate_cooldown_epochs": "rate falling over the last {steps}",
+    "kl_start": ("KL weight from {:g}", "KL weight from 0"),
+    "warmup_epochs": ("KL weight in place after {steps}", "KL weight in place at once"),
+    "standardize_after": ("standardized codes", "codes as they are"),
+    "pooled_until": ("a pooled discriminator first", "no pooled discriminator"),
+    "gather_after": ("latents gathered after {steps}", "no latents gathered"),
+    "turn_after": ("latents turned after {steps}", "no latents turned"),
+    "wake_after": ("latents woken after {steps}", "no latents woken"),
+    "rate_warmup_epochs": ("rate rising over {steps}", "rate not rising"),
+    "rate_cooldown_epochs": ("rate falling over the last {steps}", "rate not falling"),
 }
+_FEW = 2
 _RECIPE = {"paper": PUBLISHED, "small": PACED}
 
 
@@ -105,14 +107,19 @@ def label_of(run: Run) -> str:
         parts.append(f"lambda {training['ad_weight']:g}, {pairs}{maps}")
         if training.get("ad_layer") is not None:
             parts.append(f"at {training['ad_layer']}")
-    if recipe_of(training) == PACED:
-        parts.append(PACED)
-    else:
-        on = [name for name in _PACE if _has(training, name)]
-        parts += [_PACE[name].format(training[name], steps=_steps(training, name)) for name in on]
+    parts += _pace_of(training)
     if training.get("discriminator_learning_rate") is not None:
         parts.append(f"discriminator's rate {training['discriminator_learning_rate']:g}")
     return ", ".join(parts)
+
+
+def _pace_of(training: Mapping[str, Any]) -> list[str]:
+    """What a label says of how training is paced: the recipe, with what a run has otherwise; where that is much, all."""
+    paced = training.get("gamma") is not None and training.get("steps_per_epoch") is not None
+    otherwise = otherwise_than_paced(training) if paced else []
+    if not paced or len(otherwise) > _FEW:
+        return [_said(training, name) for name in _PACE if _has(training, name)]
+    return [" but ".join([PACED, " and ".join(_said(training, name) for name in otherwise)]) if otherwise else PACED]
 
 
 def told_apart(labels: Sequence[str], settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -141,6 +148,12 @@ def _aspects(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _has(training: Mapping[str, Any], name: str) -> bool:
     """Whether one of _PACE is on. Standardized after 0 epochs is standardized throughout; of the others 0 is not at all."""
     return training.get(name) is not None and (name == "standardize_after" or training[name] > 0)
+
+
+def _said(training: Mapping[str, Any], name: str) -> str:
+    """What labels say of one of _PACE."""
+    on, off = _PACE[name]
+    return on.format(training[name], steps=_steps(training, name)) if _has(training, name) else off
 
 
 def _steps(training: Mapping[str, Any], name: str) -> str:

@@ -47,14 +47,18 @@ def recipe_settings(recipe: str | None, dataset: str, objective: str, length: Ma
     return {} if recipe == PUBLISHED else {"learning_rate": LEARNING_RATE, **_pace(length)}
 
 
+def otherwise_than_paced(training: Mapping[str, Any]) -> list[str]:
+    """The names of the settings of "paced", but for its learning rate, that a run's settings of training have otherwise."""
+    return [name for name, value in _pace(training).items() if training.get(name) != value]
+
+
 def recipe_of(training: Mapping[str, Any]) -> str | None:
     """The recipe that a run's settings of training are of, whatever its learning rate; None for neither."""
     if training.get("gamma") is None or training.get("steps_per_epoch") is None:
         return None
-    pace = _pace(training)
-    if all(training.get(name) == value for name, value in pace.items()):
+    if not otherwise_than_paced(training):
         return PACED
-    return None if any(training.get(name) for name in pace) else PUBLISHED
+    return None if any(training.get(name) for name in _pace(training)) else PUBLISHED
 
 
 def begun_with(training: Mapping[str, Any]) -> str | None:
