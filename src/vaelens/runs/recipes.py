@@ -85,7 +85,7 @@ def _pace(length: Mapping[str, Any]) -> dict[str, Any]:
         **pace,
         "rate_warmup_epochs": _RISE,
         "rate_cooldown_epochs": cooldown_of(thousands),
-        "gather_after": None,
+        "gather_after": None,  # the figures of the docs were taken without
         "turn_after": _TURN if thousands > _TURN else None,
         "wake_after": _WAKE if thousands >= _ENOUGH else None,
     }
