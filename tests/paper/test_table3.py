@@ -107,7 +107,7 @@ def test_weights_given_as_lists_make_a_run_for_each() -> None:
 
 
 PACE = {"kl_start": 200.0, "warmup_epochs": 3.0, "standardize_after": 2.5, "pooled_until": 2.5, "rate_warmup_epochs": 1.0}
-PACE |= {"turn_after": 1.0, "wake_after": 4.0, "rate_cooldown_epochs": 2.0}
+PACE |= {"gather_after": 0.6, "turn_after": 1.0, "wake_after": 4.0, "rate_cooldown_epochs": 2.0}
 
 
 def test_recipes_are_settings_of_training_and_part_of_the_names() -> None:

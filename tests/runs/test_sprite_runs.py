@@ -251,7 +251,7 @@ def test_a_run_goes_on_by_its_recipe_when_its_length_was_raised(tmp_path: Path, 
     raised = recipe_of({**of["paced"], "epochs": 4 * of["paced"]["epochs"]})
     assert raised == (None if steps in (1000, 2000, 4000) else "paced")  # tables tell it from a run that was that long at once
     assert begun_with({**of["paced"], "kl_start": 100.0}) is None
-    assert {recipe_of({**training, "gather_after": 0.6}) for training in of.values()} == {None}
+    assert {recipe_of({**training, "gather_after": 0.3}) for training in of.values()} == {None}
 
 
 def test_latents_are_looked_at_after_a_step_at_least(tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ LEARNING_RATE = 6e-4
 # Of "paced", in thousands of steps. At a high KL weight the latents open one by one, those worth most first, and meanwhile a
 # discriminator of many batches' codes sees whether each keeps to itself. FactorVAE's follows, and sees standardized codes,
 # which cannot escape it by becoming small. The rate rises first, for at this KL weight Adam's first full steps turn half of the
-# encoder's units off for good. Then the latents of position, which alone are open, are turned to the axes. Once position and
-# scale have a latent each, the others are woken, and learn of shape and orientation in hundreds of steps what they would not in
-# ten thousand. At the end the rate falls, which is worth four to seven nats.
-_KL_START, _FALL, _POOLED, _RISE, _TURN, _WAKE, _COOLDOWN = 200.0, 3.0, 2.5, 1.0, 1.0, 4.0, 2.0
+# encoder's units off for good. Where several open at once they are gathered while they are linear in position, which three or
+# four of them would else share for good, bent; then the two of position, which alone are open, are turned to the axes. Once
+# position and scale have a latent each, the others are woken, and learn of shape and orientation in hundreds of steps what they
+# would not in ten thousand. At the end the rate falls, which is worth four to seven nats.
+_KL_START, _FALL, _POOLED, _RISE, _GATHER, _TURN, _WAKE, _COOLDOWN = 200.0, 3.0, 2.5, 1.0, 0.6, 1.0, 4.0, 2.0
 _ENOUGH = 13  # thousands of steps: to wake latents takes 7 and the rate's fall 2
 
 
@@ -85,7 +86,7 @@ def _pace(length: Mapping[str, Any]) -> dict[str, Any]:
         **pace,
         "rate_warmup_epochs": _RISE,
         "rate_cooldown_epochs": cooldown_of(thousands),
-        "gather_after": None,  # the figures of the docs were taken without
+        "gather_after": _GATHER if thousands > _TURN else None,
         "turn_after": _TURN if thousands > _TURN else None,
         "wake_after": _WAKE if thousands >= _ENOUGH else None,
     }
