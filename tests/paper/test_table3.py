@@ -101,6 +101,11 @@ def test_weights_given_as_lists_make_a_run_for_each() -> None:
         "ad-beta-beta4-lambda20-all-relu-seed5",
         "ad-beta-beta4-lambda20-all-abs-seed5",
     ]
+    layers = Asked(preset="small", layers=("encoder.relu2", "encoder.relu3"))
+    at_layers = sprite_recipes(("factor", "ad-factor"), (5,), layers)
+    assert [recipe.options.get("layer") for recipe in at_layers] == [None, "encoder.relu2", "encoder.relu3"]
+    assert at_layers[2].name == "ad-factor-gamma40-lambda20-all-encoder.relu3-paced-seed5"
+    assert at_layers[2].config(None).training["ad_layer"] == "encoder.relu3"
     assert seeds_of(Asked(preset="small")) == (0, 1, 2)
     assert seeds_of(Asked()) == (0, 1, 2, 3, 4)
     assert seeds_of(Asked(seeds=(7,))) == (7,)
@@ -157,6 +162,24 @@ def test_a_recipe_is_asked_for_by_name(tmp_path: Path, cli: Callable[..., Any], 
     assert "is given twice" in fails(*command, "--recipe", "paced,paced", "--out", out, code=2)
     assert "takes no --recipe" in fails("reproduce", "figure9", "--recipe", "paced", "--out", out, code=2)
     assert not out.exists()
+
+
+def test_a_layer_that_gives_no_maps_is_refused_before_any_run_is_trained(
+    tmp_path: Path, cli: Callable[..., Any], fails: Callable[..., str]
+) -> None:
+    command = ("reproduce", "table3", "--preset", "small", "--seeds", "0", "--quiet")
+    for layer, said in (("encoder.relu9", "unknown layer 'encoder.relu9'; there are: encoder.conv1"), ("mean", "'mean'")):
+        assert said in fails(*command, "--layer", layer, "--out", tmp_path / "bad", code=2)
+        assert not (tmp_path / "bad" / "runs").exists()
+    assert "encoder.relu3 is given twice" in fails(
+        *command, "--layer", "encoder.relu3,encoder.relu3", "--out", tmp_path / "bad", code=2
+    )
+    done = cli(*command, "--layer", "encoder.relu3", "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    rows = json.loads((tmp_path / "out" / "table3.json").read_text())["rows"]
+    assert [row["label"] for row in rows if "encoder.relu3" in row["label"]] == [
+        "AD-FactorVAE, gamma 40, lambda 20, all pairs, at encoder.relu3, paced"
+    ]
 
 
 def test_figure8_is_of_given_runs_and_draws_what_the_paper_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

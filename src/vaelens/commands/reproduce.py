@@ -25,6 +25,7 @@ def reproduce(
     ad_weight: Annotated[Optional[str], typer.Option(help="of dSprites: weights of the attention loss, such as 1,20")] = None,  # noqa: UP045
     ad_pairs: Annotated[Optional[str], typer.Option(help="of dSprites: pairs that it compares, such as random,all")] = None,  # noqa: UP045
     ad_rectifier: Annotated[Optional[str], typer.Option(help="of dSprites: of the maps, such as relu,abs")] = None,  # noqa: UP045
+    layer: Annotated[Optional[str], typer.Option(help="of dSprites: whose maps it compares, such as encoder.relu3")] = None,  # noqa: UP045
     recipe: Annotated[Optional[str], typer.Option(help="of FactorVAE: published, paced or both; of small: paced")] = None,  # noqa: UP045
     dataset: Annotated[Optional[str], typer.Option(help="ucsd-ped1 or ucsd-ped2; default: the one that ROOT has")] = None,  # noqa: UP045
     category: Annotated[Optional[list[str]], typer.Option(help="of MVTec AD, repeatable; default: all that ROOT has")] = None,  # noqa: UP045
@@ -58,6 +59,7 @@ def reproduce(
             ad_weights=option_values.numbers_of("--ad-weight", ad_weight),
             ad_pairs=option_values.words_of(ad_pairs),
             ad_rectifiers=option_values.words_of(ad_rectifier),
+            layers=option_values.words_of(layer),
             recipes=option_values.words_of(recipe),
             preset=preset,
             overwrite=overwrite,

@@ -23,11 +23,11 @@ FIGURES: dict[str, tuple[str, ...]] = {
     "figure4": ("seed",),
     "figure5": ("seed", "dataset", "preset"),
     "figure6": ("seed", "categories", "preset"),
-    "figure8": ("seeds", "preset", "steps", "gammas", "betas", "ad_weights", "ad_pairs", "ad_rectifiers", "recipes"),
+    "figure8": ("seeds", "preset", "steps", "gammas", "betas", "ad_weights", "ad_pairs", "ad_rectifiers", "layers", "recipes"),
     "figure9": ("seed", "preset", "steps"),
     "table1": ("seeds", "dataset", "preset"),
     "table2": ("seeds", "categories", "preset"),
-    "table3": ("seeds", "preset", "steps", "gammas", "betas", "ad_weights", "ad_pairs", "ad_rectifiers", "recipes"),
+    "table3": ("seeds", "preset", "steps", "gammas", "betas", "ad_weights", "ad_pairs", "ad_rectifiers", "layers", "recipes"),
 }
 
 
@@ -48,6 +48,7 @@ def reproduce(
     ad_weights: Sequence[float] = (),
     ad_pairs: Sequence[str] = (),
     ad_rectifiers: Sequence[str] = (),
+    layers: Sequence[str] = (),
     recipes: Sequence[str] = (),
     preset: str | None = None,
     overwrite: bool = False,
@@ -77,6 +78,7 @@ def reproduce(
         ad_weights: weights of the attention disentanglement loss, likewise; empty: the default of the objective.
         ad_pairs: pairs of latents that it compares, likewise: "random", "top2", "all"; empty: "all".
         ad_rectifiers: of its maps, likewise: "relu", "abs"; empty: "relu".
+        layers: whose maps it compares, likewise, such as "encoder.relu3"; empty: the last feature map.
         recipes: how FactorVAE is trained, with and without that loss, likewise: "published", or "paced", in which the KL weight
             falls from 200 and a discriminator of many batches' codes comes first; empty: "published", for the preset "small"
             "paced".
@@ -113,6 +115,7 @@ def reproduce(
         ad_weights=tuple(ad_weights),
         ad_pairs=tuple(ad_pairs),
         ad_rectifiers=tuple(ad_rectifiers),
+        layers=tuple(layers),
         recipes=tuple(recipes),
         preset=preset,
         overwrite=overwrite,

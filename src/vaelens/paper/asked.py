@@ -13,7 +13,7 @@ from vaelens.runs.recipes import RECIPES
 PRESETS = ("paper", "small")
 VIDEOS = ("ucsd-ped1", "ucsd-ped2")
 SEEDS = (0, 1, 2)
-_SWEPT = ("gammas", "betas", "ad_weights", "ad_pairs", "ad_rectifiers", "recipes")
+_SWEPT = ("gammas", "betas", "ad_weights", "ad_pairs", "ad_rectifiers", "layers", "recipes")
 # Where an option is not called as the argument is.
 _OPTION = {
     "categories": "--category",
@@ -22,6 +22,7 @@ _OPTION = {
     "ad_weights": "--ad-weight",
     "ad_pairs": "--ad-pairs",
     "ad_rectifiers": "--ad-rectifier",
+    "layers": "--layer",
     "recipes": "--recipe",
 }
 
@@ -44,6 +45,7 @@ class Asked:
         ad_weights: weights of the attention disentanglement loss, a run for each.
         ad_pairs: which pairs of latents that loss compares, a run for each.
         ad_rectifiers: what makes a signed map a map there, a run for each.
+        layers: whose maps that loss compares, a run for each.
         recipes: of `RECIPES`, how FactorVAE is trained with and without that loss, a run for each.
         preset: "paper" for the paper's networks and settings, "small" for a compact network.
         overwrite: train anew where there are runs with other settings.
@@ -67,6 +69,7 @@ class Asked:
     ad_weights: tuple[float, ...] = ()
     ad_pairs: tuple[str, ...] = ()
     ad_rectifiers: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
     recipes: tuple[str, ...] = ()
     preset: str | None = None
     overwrite: bool = False

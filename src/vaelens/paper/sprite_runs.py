@@ -174,6 +174,7 @@ def _variants(objective: str, asked: Asked) -> Iterator[tuple[str, dict[str, Any
         "ad_weight": (asked.ad_weights or (AD_WEIGHT,)) if attends else (),
         "ad_pairs": (asked.ad_pairs or _PAIRS) if attends else (),
         "ad_rectifier": asked.ad_rectifiers if attends else (),
+        "layer": asked.layers if attends else (),
         "recipe": _recipes(asked) if correlates else (),
     }
     there = {name: values for name, values in choices.items() if values}

@@ -13,7 +13,7 @@ from vaelens.runs import Run
 from vaelens.runs.config import CONFIG, RunConfig
 from vaelens.runs.folder import METRICS
 from vaelens.runs.new import configured
-from vaelens.runs.train import train_run
+from vaelens.runs.train import check_layer, train_run
 
 _OF_RUN = (
     *("normal", "category", "held_out", "size", "frames", "brightness", "fixed_camera"),
@@ -60,6 +60,7 @@ def check_agrees(recipe: Recipe, out: Path, asked: Asked) -> None:
         UsageError: names the setting or the folder.
     """
     folder, wanted = recipe.folder(out), recipe.config(asked.root)
+    check_layer(wanted)
     if (folder / CONFIG).is_file() and not asked.overwrite and not _agrees(folder, wanted):
         raise UsageError(f"{folder} was trained with other settings; choose another --out, or pass --overwrite")
 

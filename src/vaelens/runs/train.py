@@ -140,7 +140,7 @@ def train_run(
     split = load_split(config, downloading=downloading, notice=notice)
     _check_counts(split)
     model = _initial_model(config, training.seed)
-    _check_layer(model, config, training)
+    check_layer(config, model)
     if not config.of_factors:
         build_localizer(main_localizer_of(config), model, config)  # its options
     with alone(out):
@@ -230,13 +230,27 @@ def _initial_model(config: RunConfig, seed: int) -> ConvVAE:
         return build(config.network["name"], config.network["latent_dim"], config.network["input_shape"])
 
 
-def _check_layer(model: ConvVAE, config: RunConfig, training: TrainSettings) -> None:
-    """Refuse a layer that gives no maps, or none that could be kept apart where they are to be."""
+def check_layer(config: RunConfig, model: ConvVAE | None = None) -> None:
+    """Refuse a layer that gives no maps, or none that could be kept apart where they are to be.
+
+    Args:
+        config: of a run.
+        model: its network; None: one is built, where there is a layer to look at.
+
+    Raises:
+        UsageError: names the layer, and those that there are.
+    """
+    from vaelens.training import TrainSettings
+
+    training = TrainSettings.from_dict(config.training)
+    if config.explain["layer"] is None and training.ad_weight is None:
+        return
+    model = _initial_model(config, training.seed) if model is None else model
     if training.ad_weight is not None:
         from vaelens.training.overlap import Overlap
 
         Overlap(model, training, torch.zeros(1, *model.input_shape))
-    elif config.explain["layer"] is not None:
+    else:
         from vaelens.attention import LatentAttention
 
         LatentAttention(model, config.explain["layer"]).plan.check_places()
