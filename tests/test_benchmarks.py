@@ -38,9 +38,9 @@ def test_disentanglement_benchmark_prints_every_way_and_ours_is_the_quicker(tmp_
     figures = tmp_path / "figures.json"
     arguments = (
         "--steps",
-        "4",
+        "3",
         "--rounds",
-        "1",
+        "3",
         "--loss-steps",
         "6",
         "--array",

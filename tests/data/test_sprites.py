@@ -327,6 +327,7 @@ def test_drawing_all_takes_little_more_memory_than_they_do() -> None:
         ([[0, 0, 0, 0, 0], [0, 0, -1, 0, 0]], "orientation goes from 0 to 39, and row 1 has -1"),
         ([[0, 0, 0, 32, 0]], "posX goes from 0 to 31, and row 0 has 32"),
         ([[0, 0, 0, 0, 0], [0, 0]], "latent_classes are whole numbers"),
+        (torch.zeros(1, 5, dtype=torch.bfloat16), "latent_classes are whole numbers"),
         (np.array([[0, 0, 0, 0, 2**63]], np.uint64), "posY goes from 0 to 31, and row 0 has 9223372036854775808"),
     ],
 )
@@ -342,6 +343,9 @@ def test_classes_that_are_none(sprites: Sprites, latent_classes: Any, words: str
     [
         ([[0]], r"whole numbers \(N,\), got \[\[0\]\]"),
         (5, r"whole numbers \(N,\), got 5"),
+        (torch.tensor(5), r"whole numbers \(N,\), got"),
+        (torch.ones(2, dtype=torch.bfloat16), r"whole numbers \(N,\), got"),
+        (torch.ones(2, dtype=torch.int64).to_sparse(), r"whole numbers \(N,\), got"),
         ([0.5], "whole numbers"),
         ([True], "whole numbers"),
         ([[0], [0, 1]], "whole numbers"),

@@ -209,6 +209,8 @@ GREY[100, 30, 30] = 255
 SWAPPED = np.ascontiguousarray(GRID[:, [0, 1, 2, 3, 5, 4]])
 SHIFTED = GRID.copy()
 SHIFTED[7, 0] = 1
+ONE_WRONG = IMAGES.copy()
+ONE_WRONG[150] = IMAGES[3]
 
 
 @pytest.mark.parametrize(
@@ -250,6 +252,7 @@ SHIFTED[7, 0] = 1
         ({"latents_classes": npy(GRID[::-1])}, "factors that do not match: image 0"),
         ({"imgs": npy(IMAGES[::-1])}, r"images that do not match their factors: \d+ pixels of image \d+ differ from what"),
         ({"imgs": npy(np.roll(IMAGES, 1, axis=0))}, "images that do not match their factors"),
+        ({"imgs": npy(ONE_WRONG)}, r"images that do not match their factors: \d+ pixels of image 150 differ"),
         ({"imgs": npy(np.roll(IMAGES, 1, axis=2))}, "images that do not match their factors"),
     ],
 )

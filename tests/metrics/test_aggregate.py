@@ -147,6 +147,8 @@ def test_tables_of_any_kind(kind: str) -> None:
         ({"logvar": torch.full((4, 2), 90.0)}, "logvar must lie between -85 and 85: no float32 holds other variances"),
         ({"mean": torch.full((4, 2), 1e39, dtype=torch.float64)}, "mean must hold finite real numbers, none beyond float32's"),
         ({"mean": np.array([["a", "b"]] * 4)}, "mean must hold finite real numbers"),
+        ({"mean": [[0.0], [0.0, 1.0]]}, r"mean must be an array \(images, latents\), got"),
+        ({"logvar": torch.zeros(4, 2).to_sparse()}, "logvar must be an array"),
         ({"samples": 1}, "samples must be a whole number from 2 on, got 1"),
         ({"seed": -1}, "seed must be a whole number from 0 on, got -1"),
     ],

@@ -60,6 +60,8 @@ def test_is_the_loss_over_all_pairs_whatever_is_taken_at_once(seed: int, count: 
         (-np.ones((2, 2, 4, 4)), "finite real numbers from 0 on; give the rectified maps"),
         (np.full((2, 2, 4, 4), np.nan), "finite real numbers"),
         (np.full((2, 2, 4, 4), "x"), "finite real numbers"),
+        ([[1.0], [1.0, 2.0]], r"attention maps must be an array \(images, latents, height, width\), got"),
+        (torch.ones(2, 2, 4, 4).to_sparse(), "attention maps must be an array"),
     ],
 )
 def test_what_are_no_maps(maps: Any, words: str) -> None:

@@ -106,6 +106,10 @@ def test_weights_given_as_lists_make_a_run_for_each() -> None:
     assert [recipe.options.get("layer") for recipe in at_layers] == [None, "encoder.relu2", "encoder.relu3"]
     assert at_layers[2].name == "ad-factor-gamma40-lambda20-all-encoder.relu3-paced-seed5"
     assert at_layers[2].config(None).training["ad_layer"] == "encoder.relu3"
+    near = Asked(preset="small", gammas=(40.0, 40.00000000000001, 0.1, 1e6))
+    assert [recipe.name for recipe in sprite_recipes(("factor",), (5,), near)] == [
+        f"factor-gamma{gamma}-paced-seed5" for gamma in ("40", "40.00000000000001", "0.1", "1000000")
+    ]
     assert seeds_of(Asked(preset="small")) == (0, 1, 2)
     assert seeds_of(Asked()) == (0, 1, 2, 3, 4)
     assert seeds_of(Asked(seeds=(7,))) == (7,)
@@ -159,9 +163,47 @@ def test_a_recipe_is_asked_for_by_name(tmp_path: Path, cli: Callable[..., Any], 
         assert len(list(csv.DictReader(file))) == 6
     out = tmp_path / "bad"
     assert "unknown recipe 'fast'; there are: published, paced" in fails(*command, "--recipe", "fast", "--out", out, code=2)
-    assert "is given twice" in fails(*command, "--recipe", "paced,paced", "--out", out, code=2)
+    assert "recipe paced is given twice" in fails(*command, "--recipe", "paced,paced", "--out", out, code=2)
     assert "takes no --recipe" in fails("reproduce", "figure9", "--recipe", "paced", "--out", out, code=2)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda kept: kept.update(values=None),
+        lambda kept: kept.update(spread=[1]),
+        lambda kept: kept.pop("spread"),
+        lambda kept: kept["values"].update(mig="abc"),
+        lambda kept: kept["values"].update(mig=None),
+        lambda kept: kept["spread"].update(mig="abc"),
+    ],
+)
+def test_kept_figures_that_are_damaged_are_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[dict[str, Any]], Any]
+) -> None:
+    from vaelens.runs.train import train_run
+
+    run = train_run(tmp_path / "a", "dsprites", objective="vae", steps=2, batch_size=4, latent_dim=3, progress=False)
+    values: dict[str, Any] = dict.fromkeys(sprite_rows.FIGURES, 0.5) | {"attention_overlap_of_drawn": None}
+    calls: list[int] = []
+
+    class Found:
+        def to_dict(self) -> dict[str, Any]:
+            calls.append(1)
+            return {"disentanglement": values, "spread": {"mig": None}}
+
+    monkeypatch.setattr(sprite_rows, "evaluate_disentanglement", lambda *_, **__: Found())
+    (tmp_path / "out").mkdir()
+    for _ in range(2):
+        assert sprite_rows.measured_sprites(run, tmp_path / "out", Asked()).values == values
+    assert len(calls) == 1
+    (file,) = (tmp_path / "out" / "results").iterdir()
+    kept = json.loads(file.read_text())
+    damage(kept["disentanglement"])
+    file.write_text(json.dumps(kept))
+    assert sprite_rows.measured_sprites(run, tmp_path / "out", Asked()).values == values
+    assert len(calls) == 2
 
 
 def test_a_layer_that_gives_no_maps_is_refused_before_any_run_is_trained(
@@ -171,7 +213,7 @@ def test_a_layer_that_gives_no_maps_is_refused_before_any_run_is_trained(
     for layer, said in (("encoder.relu9", "unknown layer 'encoder.relu9'; there are: encoder.conv1"), ("mean", "'mean'")):
         assert said in fails(*command, "--layer", layer, "--out", tmp_path / "bad", code=2)
         assert not (tmp_path / "bad" / "runs").exists()
-    assert "encoder.relu3 is given twice" in fails(
+    assert "layer encoder.relu3 is given twice" in fails(
         *command, "--layer", "encoder.relu3,encoder.relu3", "--out", tmp_path / "bad", code=2
     )
     done = cli(*command, "--layer", "encoder.relu3", "--out", tmp_path / "out")
@@ -271,7 +313,7 @@ def test_runs_that_differ_by_more_than_their_seeds_have_rows_of_their_own(tmp_pa
         ("table3", {"steps": 1500}, "steps above 1000 come in thousands"),
         ("figure1", {"steps": 10}, "figure1 takes no --steps; leave it out"),
         ("figure9", {"gammas": (10.0,)}, "figure9 takes no --gamma; leave it out"),
-        ("figure8", {"gammas": (10.0, 10.0)}, "gammas 10.0 is given twice"),
+        ("figure8", {"gammas": (10.0, 10.0)}, "gamma 10.0 is given twice"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(tmp_path: Path, what: str, options: dict[str, Any], message: str) -> None:

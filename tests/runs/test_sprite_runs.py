@@ -26,7 +26,7 @@ from vaelens.runs import data as run_data
 from vaelens.runs.data import load_classes, load_defects, load_known_factors
 from vaelens.runs.new import configured
 from vaelens.runs.objective import AD_WEIGHT
-from vaelens.runs.recipes import begun_with, recipe_of
+from vaelens.runs.recipes import is_begun_with, recipe_of
 from vaelens.runs.train import SPRITES, train_run
 
 pytestmark = pytest.mark.filterwarnings("ignore::vaelens.training.collapse.LatentCollapseWarning")
@@ -247,10 +247,14 @@ def test_a_run_goes_on_by_its_recipe_when_its_length_was_raised(tmp_path: Path, 
     of = {name: configured("dsprites", None, {**asked, "recipe": name}, {}).training for name in ("paced", "published")}
     for times in (1, 2, 7, 100):
         for recipe, training in of.items():
-            assert begun_with({**training, "epochs": times * training["epochs"]}) == recipe
-    raised = recipe_of({**of["paced"], "epochs": 4 * of["paced"]["epochs"]})
-    assert raised == (None if steps in (1000, 2000, 4000) else "paced")  # tables tell it from a run that was that long at once
-    assert begun_with({**of["paced"], "kl_start": 100.0}) is None
+            raised = {**training, "epochs": times * training["epochs"]}
+            assert [name for name in of if is_begun_with(name, raised)] == [recipe]
+    longer = recipe_of({**of["paced"], "epochs": 4 * of["paced"]["epochs"]})
+    assert longer == (None if steps in (1000, 2000, 4000) else "paced")  # tables tell it from a run that was that long at once
+    otherwise = {**of["paced"], "kl_start": 100.0}
+    assert not any(is_begun_with(name, otherwise) for name in of)
+    assert [name for name in of if is_begun_with(name, otherwise, given={"kl_start"})] == ["paced"]
+    assert is_begun_with("published", {**of["published"], "gather_after": 0.3}, given={"gather_after"})
     assert {recipe_of({**training, "gather_after": 0.3}) for training in of.values()} == {None}
 
 
@@ -276,6 +280,8 @@ def test_a_recipe_stands_for_settings(
     assert (training["pooled_until"], training["learning_rate"]) == (1, 6e-4)  # what is given comes first
     said = fails(*command, "--recipe", "paced", "--steps", "5", "--resume", "--out", out, code=2)
     assert said.endswith("was not begun with --recipe paced: leave that out to go on with it")
+    again = (*command, "--recipe", "paced", "--pooled-until", "1", "--steps", "4", "--resume")
+    assert cli(*again, "--out", out).code == 0  # the very command that it was begun with
     plain = tmp_path / "plain"
     assert cli(*command, "--recipe", "published", "--steps", "1", "--out", plain).code == 0
     assert RunConfig.load(plain).training["learning_rate"] == 1e-4
@@ -283,6 +289,7 @@ def test_a_recipe_stands_for_settings(
     assert cli(*command, "--recipe", "published", "--resume", "--steps", "2", "--out", plain).code == 0
     bad = tmp_path / "bad"
     assert "unknown recipe 'fast'; there are: published, paced" in fails(*command, "--recipe", "fast", "--out", bad, code=2)
+    assert "unknown objective ''" in fails("train", "dsprites", "--objective", "", "--steps", "1", "--out", bad, code=2)
     said = fails("train", "dsprites", "--objective", "beta", "--recipe", "paced", "--out", bad, code=2)
     assert said.endswith("a recipe is for objective factor or ad-factor, not for 'beta'; leave --recipe out")
     said = fails("train", "digits", "--objective", "factor", "--recipe", "paced", "--out", bad, code=2)

@@ -18,6 +18,7 @@ from torch import Tensor
 from vaelens import LatentAttention
 from vaelens.data.sprites import FACTORS, SIZES, render
 from vaelens.errors import UsageError
+from vaelens.output import OutputError
 from vaelens.runs import Run, load_run
 from vaelens.scoring import traversal
 from vaelens.scoring.traversal import POSE, VALUES, Traversed, knowledge_of, name_of, random_poses, sprites_of, traverse
@@ -214,6 +215,11 @@ def test_what_is_refused_leaves_nothing(run: Run, tiny_run: Path, tmp_path: Path
     inside = Run(tmp_path / "out" / "run", run.config, run.model, {}, {})
     with pytest.raises(UsageError, match="lies in --out"):
         traverse(inside, tmp_path / "out")
+    (tmp_path / "file").touch()
+    with monkeypatch.context() as known:
+        known.setattr(traversal, "sprites_of", lambda *_: pytest.fail("drew"))
+        with pytest.raises(OutputError):  # before minutes of work, not after
+            traverse(run, tmp_path / "file" / "out")
     monkeypatch.setattr(traversal, "MOST", 3)
     with pytest.raises(UsageError, match="at most 3, and the run has 10; choose some by --latents, such as top3"):
         traverse(run, tmp_path / "out")

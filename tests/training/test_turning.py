@@ -49,6 +49,10 @@ def test_fewer_than_two_latents_are_left_alone(count: int) -> None:
     assert np.array_equal(rotation_to_independence(np.random.default_rng(0).normal(size=(50, count))), np.eye(count))
 
 
+def test_one_image_tells_no_axes() -> None:
+    assert np.array_equal(rotation_to_independence(np.ones((1, 3))), np.eye(3))
+
+
 def test_latents_that_say_the_same_are_left_alone() -> None:
     one = np.random.default_rng(0).normal(size=(50, 1))
     assert np.array_equal(rotation_to_independence(np.concatenate([one, one], 1)), np.eye(2))
@@ -234,6 +238,19 @@ def test_training_gathers_and_turns_at_the_step_asked_for(
     monkeypatch.setattr(module, name, lambda model, optimizer, images: seen.append((len(steps), tuple(images.shape))))
     drawn.train(tmp_path, network, **{f"{name}_after": 1.5})
     assert seen == [(6, (48, 1, 16, 16))]  # before the seventh step, by the six batches that were there
+
+
+@pytest.mark.parametrize(("after", "step"), [(0.01, 1), (1.0, 4), (1.9, 7), (2.99, 11)])
+def test_what_is_asked_for_in_an_epoch_is_done_in_it(
+    drawn: ModuleType, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, after: float, step: int
+) -> None:
+    """At the last step of three epochs of four, though 2.99 of them round to the end; and after a step at least."""
+    from vaelens.training import module
+
+    seen: list[int] = []
+    monkeypatch.setattr(module, "gather", lambda model, optimizer, images: seen.append(len(images)))
+    drawn.train(tmp_path, drawn.model(), gather_after=after)
+    assert seen == [8 * step]
 
 
 @pytest.mark.parametrize("name", ["gather_after", "turn_after"])

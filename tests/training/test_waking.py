@@ -110,6 +110,15 @@ def test_where_all_latents_are_open_only_dead_units_are_replaced(drawn: ModuleTy
     assert changed == ["encoder.conv5.weight", "encoder.conv5.bias", "mean.weight", "logvar.weight"]
 
 
+def test_one_image_wakes_latents_with_finite_weights(drawn: ModuleType) -> None:
+    network, image = shut(drawn.model(seed=8)), drawn.few().take(torch.arange(1))
+    one = Waking(network, 5, 10)
+    one.wake(network, torch.optim.Adam(network.parameters()), image, torch.Generator().manual_seed(0))
+    assert one.woken[CLOSED].all()
+    assert all(bool(value.isfinite().all()) for value in network.state_dict().values())
+    assert float(network.encode(image)[0].detach()[:, CLOSED].abs().max()) < 1e-4
+
+
 def test_the_schedule_by_hand(drawn: ModuleType) -> None:
     """Woken at step 40 of epochs of ten: 15 free steps, then 20 in which 50 and 1/20 come to 1; and again, from 5."""
     one = Waking(drawn.model(), 40, 10)

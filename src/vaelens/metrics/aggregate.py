@@ -120,7 +120,7 @@ def _log_densities(codes: Tensor, mean: Tensor, logvar: Tensor) -> tuple[Tensor,
 
 
 def _table(name: str, given: Array) -> Tensor:
-    values: NDArray[Any] = as_array(given)
+    values: NDArray[Any] = as_array(given, f"{name} must be an array (images, latents)")
     if values.ndim != 2 or values.shape[1] < 1:
         raise UsageError(f"{name} must have the shape (images, latents), got {values.shape}")
     half = values.dtype.kind == "f" and values.dtype.itemsize < 4  # whose own numbers the limit is beyond

@@ -11,12 +11,19 @@ from torch import Tensor, bfloat16
 from vaelens.errors import UsageError, brief
 
 
-def as_array(values: Tensor | ArrayLike) -> NDArray[Any]:
-    """A tensor on any device, an array or a list as an array, without a copy where none is needed."""
-    if isinstance(values, Tensor):
-        values = values.detach().cpu()
-        return (values.float() if values.dtype == bfloat16 else values).numpy()
-    return np.asarray(values)
+def as_array(values: Tensor | ArrayLike, needed: str = "numbers must be an array") -> NDArray[Any]:
+    """A tensor on any device, an array or a list as an array, without a copy where none is needed.
+
+    Raises:
+        UsageError: what is `needed`, where none can be made: rows of different lengths, a sparse tensor.
+    """
+    try:
+        if isinstance(values, Tensor):
+            values = values.detach().cpu()
+            return (values.float() if values.dtype == bfloat16 else values).numpy()
+        return np.asarray(values)
+    except (TypeError, ValueError):
+        raise UsageError(f"{needed}, got {brief(values)}") from None
 
 
 def as_maps(maps: Tensor | ArrayLike) -> NDArray[Any]:
@@ -25,7 +32,7 @@ def as_maps(maps: Tensor | ArrayLike) -> NDArray[Any]:
     Raises:
         UsageError: they have another shape, no pixels, or are no real numbers.
     """
-    values = as_array(maps)
+    values = as_array(maps, "maps must be an array (images, height, width)")
     if values.ndim != 3 or 0 in values.shape[1:]:
         raise UsageError(f"maps must have the shape (images, height, width), got {values.shape}")
     if values.dtype.kind not in "fiub" or values.dtype.itemsize > 8:
@@ -39,7 +46,7 @@ def as_masks(masks: Tensor | ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bo
     Raises:
         UsageError: they have another shape or type.
     """
-    values = as_array(masks)
+    values = as_array(masks, f"masks must be an array {shape}")
     if values.shape != shape:
         raise UsageError(f"masks must have the shape of their maps, {shape}, got {values.shape}")
     if values.dtype.kind not in "biu":
@@ -69,7 +76,7 @@ def as_labels(anomalous: Tensor | ArrayLike, count: int) -> NDArray[np.bool_]:
 
 
 def _one_each(name: str, values: Tensor | ArrayLike, count: int) -> NDArray[Any]:
-    array = as_array(values)
+    array = as_array(values, f"{name} must be an array ({count},)")
     if array.shape != (count,) or array.dtype.kind not in "fiub":
         raise UsageError(f"{name} must hold one number for each of the {count} maps, got {brief(values)}")
     return array

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from vaelens.errors import UsageError, brief
+from vaelens.errors import UsageError
 from vaelens.metrics.arrays import as_array
 
 Array = Tensor | ArrayLike
@@ -60,10 +60,7 @@ def labelled(metric: str, codes: Array, factors: Array, least_latents: int = 1, 
 
 
 def _table(name: str, given: Array, columns: str) -> NDArray[Any]:
-    try:
-        values = as_array(given)
-    except (TypeError, ValueError):  # rows of different lengths, a sparse tensor
-        raise UsageError(f"{name} must be an array (observations, {columns}), got {brief(given)}") from None
+    values = as_array(given, f"{name} must be an array (observations, {columns})")
     if values.ndim != 2 or values.shape[1] < 1:
         raise UsageError(f"{name} must have the shape (observations, {columns}), got {values.shape}")
     if values.dtype.kind not in "fiub" or values.dtype.itemsize > 8:

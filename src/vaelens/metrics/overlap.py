@@ -46,7 +46,7 @@ def attention_overlap(maps: Array) -> AttentionOverlap:
     Raises:
         UsageError: maps of another shape, fewer than two latents, no image, or values that are negative or not finite.
     """
-    given = as_array(maps)
+    given = as_array(maps, "attention maps must be an array (images, latents, height, width)")
     if given.ndim != 4 or 0 in given.shape or given.shape[1] < 2:
         raise UsageError(f"attention maps are (images, latents, height, width), of at least 2 latents, got {given.shape}")
     if given.dtype.kind not in "fiub" or not (np.isfinite(given).all() and (given >= 0).all()):

@@ -98,7 +98,7 @@ class Asked:
         _check_once("category", self.categories)
         _check_once("run", self.runs)
         for name in _SWEPT:
-            _check_once(name, getattr(self, name))
+            _check_once(_OPTION[name].removeprefix("--"), getattr(self, name))
 
     def check_takes(self, what: str, takes: Sequence[str]) -> None:
         """Refuse an option that this figure or table has no use for.

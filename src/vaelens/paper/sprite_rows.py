@@ -43,6 +43,7 @@ FIGURES = (
     "empty_maps",
     "active_latents",
 )
+_MAY_LACK = ("attention_overlap_of_drawn",)  # where every map is empty
 _KEY = "disentanglement"
 
 
@@ -78,7 +79,7 @@ def measured_sprites(run: Run, out: Path, asked: Asked) -> SpriteFigures:
         DataError: files of the data set that are missing or damaged.
     """
     path, of, found = kept(run, out, asked.root, _KEY)
-    if set(found.get("values", ())) != set(FIGURES):
+    if not _is_whole(found):
         asked.tell(f"{run.path.name}: encoding all images and measuring")
         result = evaluate_disentanglement(run, root=asked.root, repeats=REPEATS).to_dict()
         values = {**result["disentanglement"], **{name: result[name] for name in FIGURES if name in result}}
@@ -95,6 +96,15 @@ def measured_sprites(run: Run, out: Path, asked: Asked) -> SpriteFigures:
         values=found["values"],
         spread=found["spread"],
     )
+
+
+def _is_whole(found: Mapping[str, Any]) -> bool:
+    """Whether kept figures are all there, and are numbers; what is damaged is measured again."""
+    values, spread = found.get("values"), found.get("spread")
+    if not (isinstance(values, dict) and isinstance(spread, dict) and set(values) == set(FIGURES)):
+        return False
+    there = [value for name, value in values.items() if name not in _MAY_LACK or value is not None]
+    return all(isinstance(value, int | float) for value in (*there, *(each for each in spread.values() if each is not None)))
 
 
 def all_measured(objectives: Sequence[str], out: Path, asked: Asked) -> list[SpriteFigures]:

@@ -181,5 +181,7 @@ def _variants(objective: str, asked: Asked) -> Iterator[tuple[str, dict[str, Any
     for chosen in itertools.product(*there.values()):
         settings = dict(zip(there, chosen, strict=True))
         shown = [(name, value) for name, value in settings.items() if value != PUBLISHED]
-        parts = [f"{_NAMED[name]}{value:.12g}" if name in _NAMED else str(value) for name, value in shown]
+        parts = [
+            f"{_NAMED[name]}{str(float(value)).removesuffix('.0')}" if name in _NAMED else str(value) for name, value in shown
+        ]
         yield "-".join([objective, *parts]), settings

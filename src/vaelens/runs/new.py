@@ -13,7 +13,7 @@ from vaelens.errors import UsageError, unknown, whole
 from vaelens.models import NETWORKS
 from vaelens.runs.config import MOST_LATENTS, RunConfig
 from vaelens.runs.objective import FAMILIES
-from vaelens.runs.recipes import begun_with, recipe_settings
+from vaelens.runs.recipes import is_begun_with, recipe_settings
 from vaelens.training.settings import STEPS_PER_EPOCH
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def configured(dataset: str, root: Path | None, asked: Mapping[str, Any], settin
 
     if dataset not in DEFAULTS:
         raise unknown("data set", dataset, DEFAULTS)
-    objective = asked["objective"] or "vae"
+    objective = "vae" if asked["objective"] is None else asked["objective"]
     if objective not in FAMILIES:
         raise unknown("objective", objective, FAMILIES)
     family, default = FAMILIES[objective], DEFAULTS[dataset]
@@ -152,7 +152,7 @@ def resumed(out: Path, dataset: str, root: Path | None, asked: Mapping[str, Any]
     steps_per_epoch = config.training.get("steps_per_epoch")
     given = {"data set": dataset, **asked, **settings}
     steps, recipe = given.pop("steps"), given.pop("recipe")
-    if recipe is not None and begun_with(config.training) != recipe:
+    if recipe is not None and not is_begun_with(recipe, config.training, given=settings):
         raise UsageError(f"the run in {shown(out)} was not begun with --recipe {recipe}: leave that out to go on with it")
     if steps_per_epoch is not None and "epochs" in settings:
         raise UsageError(f"the run in {shown(out)} is measured in steps: give --steps in place of --epochs")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from vaelens.data import FACTOR_DATASETS
@@ -62,14 +62,22 @@ def recipe_of(training: Mapping[str, Any]) -> str | None:
     return None if any(training.get(name) for name in _pace(training)) else PUBLISHED
 
 
-def begun_with(training: Mapping[str, Any]) -> str | None:
-    """The recipe that a run was begun with: that of its settings, or of what they were at a length that was raised since."""
-    if training.get("steps_per_epoch") is None:
-        return None
+def is_begun_with(recipe: str, training: Mapping[str, Any], given: Container[str] = ()) -> bool:
+    """Whether a run was begun with a recipe: its settings are of it, or were at a length that was raised since.
+
+    Args:
+        recipe: one of RECIPES.
+        training: the run's settings of training.
+        given: the names of those that were asked for beside the recipe, and came before what it has.
+    """
+    if training.get("gamma") is None or training.get("steps_per_epoch") is None:
+        return False
+    if recipe == PUBLISHED:
+        return not any(training.get(name) for name in _pace(training) if name not in given)
     thousands = steps_of(training) // STEPS_PER_EPOCH
     shorter = ({"epochs": each, "steps_per_epoch": STEPS_PER_EPOCH} for each in range(min(thousands, _ENOUGH)))
-    found = (recipe_of({**training, **length}) for length in ({}, *shorter))
-    return next((recipe for recipe in found if recipe is not None), None)
+    paces = (_pace({**training, **length}) for length in ({}, *shorter))
+    return any(all(training.get(name) == value for name, value in pace.items() if name not in given) for pace in paces)
 
 
 def cooldown_of(thousands: int) -> float:

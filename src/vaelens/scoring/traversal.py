@@ -164,27 +164,9 @@ def traverse(
     check_free(out, "explain", overwrite)
     if Path(os.path.realpath(run.path)).is_relative_to(os.path.realpath(out)):
         raise UsageError(f"the run {shown(run.path)} lies in --out {shown(out)}; choose another --out")
-    draw = sprites_of(run, root)
-    poses = np.array([(shape, *POSE) for shape in range(len(SHAPES))])
-    images = draw(poses)
-    maps = run.explain(images, attention).maps
-    if maps.signed.shape[1] > MOST:
-        raise UsageError(
-            f"explain draws a row for each latent and at most {MOST}, and the run has {maps.signed.shape[1]}; choose some by "
-            f"--latents, such as top{MOST}"
-        )
-    result = Traversed(
-        names=tuple(name_of(pose) for pose in poses.tolist()),
-        images=images,
-        maps=maps,
-        decoded=decode(run, maps.mean),
-        frames=frames_of(run, maps),
-        knowledge=knowledge_of(run, draw),
-        files=tuple(out / f"{shape}.png" for shape in SHAPES),
-        report=out / "report.html",
-    )
-    limit = float(maps.signed.abs().max()) or 1.0
-    with result_folder(out, "explain", overwrite) as folder:
+    with result_folder(out, "explain", overwrite) as folder:  # a place that cannot be written is known before the work
+        result = _traversed(run, out, attention, root)
+        limit = float(result.maps.signed.abs().max()) or 1.0
         pngs = [to_png(_grid(result, i, limit)) for i in range(len(result.names))]
         for file, png in zip(result.files, pngs, strict=True):
             write_bytes(folder / file.name, png)
@@ -195,6 +177,29 @@ def traverse(
         write_json(folder / "latents.json", numbers)
         write_report(_report(run, result, pngs), folder / "report.html")
     return result
+
+
+def _traversed(run: Run, out: Path, attention: LatentAttention | None, root: Path | None) -> Traversed:
+    """What is to be drawn, for a sprite of each shape."""
+    draw = sprites_of(run, root)
+    poses = np.array([(shape, *POSE) for shape in range(len(SHAPES))])
+    images = draw(poses)
+    maps = run.explain(images, attention).maps
+    if maps.signed.shape[1] > MOST:
+        raise UsageError(
+            f"explain draws a row for each latent and at most {MOST}, and the run has {maps.signed.shape[1]}; choose some by "
+            f"--latents, such as top{MOST}"
+        )
+    return Traversed(
+        names=tuple(name_of(pose) for pose in poses.tolist()),
+        images=images,
+        maps=maps,
+        decoded=decode(run, maps.mean),
+        frames=frames_of(run, maps),
+        knowledge=knowledge_of(run, draw),
+        files=tuple(out / f"{shape}.png" for shape in SHAPES),
+        report=out / "report.html",
+    )
 
 
 def check_of_sprites(run: Run) -> None:

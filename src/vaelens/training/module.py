@@ -67,9 +67,8 @@ class VAEModule(LightningModule):  # type: ignore[misc]
         self._last_batch = 0, torch.empty(0)
         self._last_images = torch.empty(0)
         self._overlap = self._compared(train)
-        # After a step at least: there are no images to look at before.
         self._gather_at, self._turn_at, wake_at = (
-            None if after is None else max(1, round(after * len(self.batches)))
+            None if after is None else _step_of(after, len(self.batches))
             for after in (settings.gather_after, settings.turn_after, settings.wake_after)
         )
         if not (self._gather_at is self._turn_at is None):
@@ -285,3 +284,9 @@ class VAEModule(LightningModule):  # type: ignore[misc]
             row |= self._overlap.figures(self._last_images)
             row |= {f"kl/z{latent}": value for latent, value in enumerate(self.mean_kl().tolist())}
         return row
+
+
+def _step_of(after: float, batches: int) -> int:
+    """The step after so many epochs of so many batches: in the epoch that it falls into, so that it comes before the run's end,
+    and after a step at least, for there are no images to look at before."""
+    return max(1, min(round(after * batches), (int(after) + 1) * batches - 1))

@@ -117,7 +117,7 @@ def rotation_to_independence(codes: NDArray[np.float64]) -> NDArray[np.float64]:
     from sklearn.exceptions import ConvergenceWarning
 
     count = codes.shape[1]
-    if count < 2:
+    if count < 2 or len(codes) < 2:
         return np.eye(count)
     codes = codes - codes.mean(0)
     values, vectors = np.linalg.eigh(np.cov(codes.T))

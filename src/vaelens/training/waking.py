@@ -105,7 +105,7 @@ class Waking(nn.Module):
             return
         fresh.draw(mean.weight, closed)
         codes = units_of(model, images) @ mean.weight[closed].flatten(1).T
-        spread = codes.std(0).clamp_min(1e-6)
+        spread = codes.std(0).clamp_min(1e-6) if len(codes) > 1 else torch.ones_like(codes[0])
         fresh.put(mean.weight, closed, mean.weight[closed] / spread.reshape(-1, *[1] * (mean.weight.ndim - 1)))
         fresh.put(mean.bias, closed, -codes.mean(0) / spread)
         fresh.put(logvar.weight, closed, 0.0)

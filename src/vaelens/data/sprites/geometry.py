@@ -119,12 +119,10 @@ def check_classes(latent_classes: Tensor | ArrayLike) -> NDArray[np.int64]:
 
 
 def as_integers(values: Tensor | ArrayLike) -> NDArray[Any]:
-    """A tensor on any device, an array or a list as an array; of no shape that anything takes where a list is ragged."""
-    if isinstance(values, Tensor):
-        return values.detach().cpu().numpy()
+    """A tensor on any device, an array or a list as an array; of no shape that anything takes where numpy makes none of it."""
     if isinstance(values, list | tuple) and not values:  # which numpy makes floats of
         return np.empty(0, np.int64)
     try:
-        return np.asarray(values)
-    except ValueError:  # numpy makes no array of rows of different lengths
+        return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    except (TypeError, ValueError):  # bfloat16, which is no type of numpy's, a sparse tensor, rows of different lengths
         return np.empty(0, object)

@@ -34,7 +34,7 @@ MIRRORS = (
 )
 _AT_ONCE = 4096
 _PIECE = 1 << 20
-_COMPARED, _MOST_PIXELS = 1024, 8  # neighbours by position differ by some twenty
+_COMPARED, _MOST_PIXELS, _MOST_OF_ONE = 1024, 8, 40  # neighbours by position differ by some twenty, right ones by 12 at most
 _MEND = "replace it with an intact copy of the official file"
 # What zipfile and numpy raise on damaged bytes, besides OSError.
 _DAMAGE = (
@@ -169,7 +169,7 @@ def _check_images(path: Path, packed: NDArray[np.uint8], sizes: tuple[int, ...])
     numbers = np.linspace(0, len(packed) - 1, min(_COMPARED, len(packed))).astype(np.int64)
     drawn = render(np.stack(np.unravel_index(numbers, sizes), axis=1))
     differing = (np.unpackbits(packed[numbers], axis=1).reshape(drawn.shape) != drawn).sum((1, 2))
-    if differing.mean() > _MOST_PIXELS:
+    if differing.mean() > _MOST_PIXELS or differing.max() > _MOST_OF_ONE:
         worst = int(differing.argmax())
         raise DataError(
             f"{shown(path)} has images that do not match their factors: {differing[worst]} pixels of image {numbers[worst]} "

@@ -61,7 +61,7 @@ class Sprites:
         Raises:
             UsageError: no whole numbers, or one outside that range.
         """
-        if not (isinstance(indices, Tensor) and indices.dtype == torch.int64):
+        if not (isinstance(indices, Tensor) and indices.dtype == torch.int64 and indices.ndim == 1):
             self.classes(indices)  # says what is wrong
             indices = torch.from_numpy(as_integers(indices).astype(np.int64))
         try:
