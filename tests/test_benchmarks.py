@@ -38,7 +38,7 @@ def test_disentanglement_benchmark_prints_every_way_and_ours_is_the_quicker(tmp_
     figures = tmp_path / "figures.json"
     arguments = (
         "--steps",
-        "3",
+        "4",
         "--rounds",
         "3",
         "--loss-steps",
