@@ -646,7 +646,9 @@ class LayerNormed(Trick):
 TRICKS = [
     c
     for c in list(globals().values())
-    if isinstance(c, type) and issubclass(c, Trick) and c is not Trick and c not in (ScaledMeanBehindAutograd, Checkpointed)
+    if isinstance(c, type)
+    and issubclass(c, Trick)
+    and c not in (Trick, ScaledMeanBehindAutograd, Checkpointed, FunctionalRelu, FunctionalReluInPlace)
 ]
 
 
@@ -672,6 +674,12 @@ def test_plan_made_with_dull_images(trick: type[Trick], reference: Any, relative
         for images in batches():
             truth = reference(model, images, "relu").signed("relu")
             assert relative_error(attention(images).signed, truth) < 1e-5
+
+
+@pytest.mark.parametrize("trick", [FunctionalRelu, FunctionalReluInPlace])
+def test_functions_between_the_linear_layers(trick: type[Trick], reference: Any, relative_error: Any) -> None:
+    torch.manual_seed(3)
+    check(trick().eval(), "relu", reference, relative_error, method="closed_form")
 
 
 @pytest.mark.parametrize("trick", [ScaledMeanBehindAutograd, Checkpointed])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from vaelens.attention.closed_form import Means, closed_form_weights
+from vaelens.attention.functions import Function, calls
 from vaelens.attention.head import LinearHead, Stage
 from vaelens.attention.plan import Plan
 from vaelens.attention.trace import Place, posterior
@@ -137,9 +139,11 @@ def _with_slopes(model: nn.Module, images: Tensor, plan: Plan, head: LinearHead,
         return onwards
 
     watch = HeadWatch(head)
-    handle = model.get_submodule(plan.layer).register_forward_hook(kept.hook(keep_features))
-    with hooks(handle, *watch.register()), _with_versions(torch.is_grad_enabled()):
-        mean, logvar = posterior(model, images.clone())  # some write into their input
+    handles, listener = kept.listen(model, keep_features)
+    with hooks(*handles, *watch.register()), _with_versions(torch.is_grad_enabled()):
+        images = images.clone()  # some write into their input
+        with calls(watch.functions, listener):
+            mean, logvar = posterior(model, images)
     features = kept.features()
     watch.check(given[0], mean, logvar)
     return Encoding(features, mean, logvar, plan, watch.slopes, differentiable, memory)
@@ -160,9 +164,11 @@ def _with_graph(model: nn.Module, images: Tensor, plan: Plan, memory: int) -> En
             # The rest of the network gets a copy if it writes in place, which a leaf of the graph does not allow either.
             return output.clone() if plan.overwritten or not output.grad_fn else output
 
-        handle = model.get_submodule(plan.layer).register_forward_hook(kept.hook(start_graph))
-        with hooks(handle), _with_versions(grad):
-            mean, logvar = posterior(model, images.clone())  # some write into their input
+        handles, listener = kept.listen(model, start_graph)
+        with hooks(*handles), _with_versions(grad):
+            given = images.clone()  # some write into their input
+            with calls(listener):
+                mean, logvar = posterior(model, given)
         return kept.features(), mean, logvar
 
     before = None if differentiable else Snapshot(model, images.device)
@@ -176,26 +182,50 @@ def _with_graph(model: nn.Module, images: Tensor, plan: Plan, memory: int) -> En
 
 
 class _Kept:
-    """The feature map of the call that the plan names: a module may be called more than once."""
+    """The feature map of the call that the plan names: a module, or a function, may be called more than once."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self._calls = 0
         self._map: Tensor | None = None
         self._version = 0
+        self._change: Callable[[Tensor], Tensor] = lambda features: features
 
-    def hook(self, change: Any) -> Any:
-        """A forward hook that keeps the map and gives `change` of it to the rest of the network."""
+    def listen(self, model: nn.Module, change: Callable[[Tensor], Tensor]) -> tuple[tuple[RemovableHandle, ...], _Kept | None]:
+        """Keep the map of the next encoding and give `change` of it to the rest of the network.
 
-        def keep(module: nn.Module, args: Any, output: Any) -> Tensor | None:
-            self._calls += 1
-            if self._calls != self.plan.nth + 1 or not isinstance(output, Tensor):
-                return None
+        Returns:
+            Hooks to remove, and who is to be told of functions.
+        """
+        self._change = change
+        if self.plan.function is not None:
+            return (), self
+
+        def hook(module: nn.Module, args: Any, output: Any) -> Tensor | None:
+            return self._keep(output)
+
+        return (model.get_submodule(self.plan.layer).register_forward_hook(own_thread(hook)),), None
+
+    def before(self, function: Function, module: nn.Module, argument: Tensor) -> None:
+        """See `functions.Listener`."""
+
+    def after(self, function: Function, module: nn.Module, output: Tensor) -> Tensor | None:
+        """See `functions.Listener`."""
+        assert self.plan.function is not None
+        return self._keep(output) if function.name == self.plan.function.name else None
+
+    def _keep(self, output: Any) -> Tensor | None:
+        """What the rest of the network gets in place of an output; None: that itself."""
+        self._calls += 1
+        if self._calls != self.plan.nth + 1 or not isinstance(output, Tensor):
+            return None
+        if self.plan.grid is None:
             self.replace(output)
-            onwards: Tensor = change(output)
-            return onwards
-
-        return own_thread(keep)
+            return self._change(output)
+        if not self.plan.grid.fits(output):
+            return None
+        features = self.replace(self.plan.grid.map_of(output))
+        return self.plan.grid.tokens_of(self._change(features), output)
 
     def replace(self, features: Tensor) -> Tensor:
         self._map, self._version = features, Place.of(features).version

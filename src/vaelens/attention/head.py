@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from vaelens.attention.functions import Function
 from vaelens.attention.trace import altered
 
 # The derivative of each piecewise-linear activation at its input (B, J), as autograd has it: that of ReLU at 0 is 0.
@@ -43,7 +44,7 @@ class Stage:
     """One module of the head, with its dotted name and the number of the call that the trace saw.
 
     `kind` is its exact type, since a subclass may compute something else. It is kept, since a parametrization changes it.
-    `takes` is the shape of its input without the batch.
+    `takes` is the shape of its input without the batch. Of a function between modules, `function` says which call of which.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Stage:
     nth: int
     kind: type[nn.Module]
     takes: tuple[int, ...]
+    function: Function | None = None
 
     def gain(self, slopes: Mapping[Stage, Tensor]) -> Tensor | None:
         """What a stage without mixing multiplies each unit by: (B, J) for an activation, (J,) for a norm, None for 1."""

@@ -19,6 +19,7 @@ from vaelens.attention.maps import LatentMaps
 from vaelens.attention.plan import Plan, make_plan
 from vaelens.attention.posterior import PosteriorMaps
 from vaelens.attention.proof import noise, proven, trial_images
+from vaelens.attention.tokens import Grid
 from vaelens.attention.untouched import Snapshot, is_transforming
 from vaelens.attention.variants import check_variant
 from vaelens.attention.variants import rectifier as rectifier_of
@@ -44,6 +45,8 @@ class LatentAttention:
             one linear layer), "vjp" (batched vector-Jacobian products, any layer), or "auto": the closed form where it is
             exact, else the products.
         variant: "cvpr" (the paper), "arxiv_v1" or "expvae" (see `attention.variants`).
+        grid: (height, width) of the tokens of a vision transformer, where the layer gives such (B, T, n): its last
+            height * width tokens are the feature map, row by row; those before, such as a class token, have no place.
         memory: bytes that the gradients of one chunk of latents may take.
 
     Raises:
@@ -59,6 +62,7 @@ class LatentAttention:
         method: str = "auto",
         *,
         variant: str = "cvpr",
+        grid: tuple[int, int] | None = None,
         memory: int = 128 << 20,
     ) -> None:
         if not isinstance(model, nn.Module):
@@ -71,6 +75,7 @@ class LatentAttention:
         self.memory = whole("memory", memory)
         if not (layer is None or isinstance(layer, str)):
             raise UsageError(f"layer is the dotted name of a module, got {layer!r}")
+        self.grid = Grid.of(grid)
         self._asked_layer = layer
         self._asked_method = method
         self._plan: Plan | None = None
@@ -264,7 +269,7 @@ class LatentAttention:
         if any(p.is_inference() for p in self.model.parameters() if not is_lazy(p)):
             name = type(self.model).__name__
             raise UsageError(f"the parameters of {name} were made in torch.inference_mode, where no gradient can be taken")
-        plan = make_plan(self.model, probe, self._asked_layer)
+        plan = make_plan(self.model, probe, self._asked_layer, self.grid)
         beyond = self.latents if isinstance(self.latents, int) else max((*(self.latents or (0,)),)) + 1
         if beyond > plan.latent_dim:
             raise UsageError(

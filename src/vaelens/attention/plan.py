@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from vaelens.attention.functions import Function
 from vaelens.attention.head import LINEAR, LinearHead, NoClosedForm
 from vaelens.attention.search import find_head, is_map, last_feature_map
+from vaelens.attention.tokens import Grid
 from vaelens.attention.trace import Call, Place, Trace, trace
 from vaelens.attention.untouched import uncompiled
 from vaelens.errors import UsageError, unknown
@@ -29,6 +31,8 @@ class Plan:
         overwritten: whether a later module writes into the feature map in place.
         floats_behind: the most numbers per image that one tensor behind the layer, or the feature map, has.
         layers: all layers whose feature map can be explained, by name, with its shape (n, h, w), in order of the calls.
+        function: where the layer is a function between modules: which.
+        grid: where the layer gives tokens: how they lie.
     """
 
     layer: str
@@ -42,6 +46,8 @@ class Plan:
     overwritten: bool
     floats_behind: int
     layers: dict[str, tuple[int, int, int]]
+    function: Function | None = None
+    grid: Grid | None = None
 
     def check_places(self) -> None:
         """Raise UsageError where the feature map has one pixel, in which nothing can lie here or there."""
@@ -57,25 +63,28 @@ class Plan:
             return False
         modules = dict(model.named_modules())
         stages = self.head.modules if self.head else ()
-        same = all(modules.get(stage.name) is stage.module and type(stage.module) is stage.kind for stage in stages)
-        return self.layer in modules and same
+        same = all(
+            stage.function or (modules.get(stage.name) is stage.module and type(stage.module) is stage.kind) for stage in stages
+        )
+        return (self.function is not None or self.layer in modules) and same
 
 
-def make_plan(model: nn.Module, probe: Tensor, layer: str | None) -> Plan:
+def make_plan(model: nn.Module, probe: Tensor, layer: str | None, grid: Grid | None = None) -> Plan:
     """Encode `probe` (B, C, H, W) once and look at what was called.
 
     Args:
         model: has encode(images) -> (mean, logvar).
         probe: images to find the way with; their values do not matter.
         layer: dotted name, None for the last feature map.
+        grid: how tokens lie, where a layer gives such.
 
     Raises:
         UsageError: no such layer, one that gives no feature map, or one that the posterior does not come from.
     """
     with uncompiled():
         seen = trace(model, probe)
-    layers = {call.name: _shape(call) for call in seen.calls if call.name and _is_map(call)}
-    position = _find(model, seen, layer, layers)
+    layers = {call.name: _shape(call, grid) for call in seen.calls if call.name and _is_map(call, grid)}
+    position = _find(model, seen, layer, layers, grid)
     call = seen.calls[position]
     head, why_not = None, ""
     try:
@@ -85,36 +94,48 @@ def make_plan(model: nn.Module, probe: Tensor, layer: str | None) -> Plan:
     behind = [c.output.tensor[0].numel() for c in seen.calls[position:] if c.output.tensor.ndim]
     return Plan(
         layer=call.name,
-        nth=call.nth,
-        calls=seen.counts[call.module],
+        nth=call.function.nth if call.function else call.nth,
+        calls=seen.counts[call.counted],
         image_shape=tuple(probe.shape[1:]),
-        shape=_shape(call),
+        shape=_shape(call, grid),
         latent_dim=seen.mean.tensor.shape[1],
         head=head,
         why_not=why_not,
         overwritten=call.output.version != Place.of(call.output.tensor).version,
         floats_behind=max(behind),
         layers=layers,
+        function=call.function,
+        grid=None if call.output.tensor.ndim == 4 else grid,
     )
 
 
-def _is_map(call: Call) -> bool:
-    return call.output.tensor.ndim == 4
+def _is_map(call: Call, grid: Grid | None) -> bool:
+    output = call.output.tensor
+    return output.ndim == 4 or (grid is not None and grid.fits(output))
 
 
-def _shape(call: Call) -> tuple[int, int, int]:
-    n, h, w = call.output.tensor.shape[1:]
+def _shape(call: Call, grid: Grid | None) -> tuple[int, int, int]:
+    output = call.output.tensor
+    if output.ndim == 3:
+        assert grid is not None
+        return output.shape[2], grid.height, grid.width
+    n, h, w = output.shape[1:]
     return n, h, w
 
 
-def _find(model: nn.Module, seen: Trace, layer: str | None, layers: dict[str, tuple[int, int, int]]) -> int:
+def _find(model: nn.Module, seen: Trace, layer: str | None, layers: dict[str, tuple[int, int, int]], grid: Grid | None) -> int:
     """The index of the call whose output is the feature map."""
     if layer is None:
-        found = _default(seen)
+        layer = getattr(model, "explained_layer", None)  # as an adapter says where the last one would tell nothing
+    if layer is None:
+        found = _default(seen) if grid is None else _last_tokens(seen, grid)
         if found is None:
-            named = f"name the layer, one of: {', '.join(layers)}" if layers else "no module gives one of (B, n, h, w)"
+            named = f"name the layer, one of: {', '.join(layers)}" if layers else _no_maps(seen)
             raise UsageError(f"found no feature map of more than one pixel in {type(model).__name__}.encode; {named}")
         return found
+    for at, call in enumerate(seen.calls):
+        if call.function and call.name == layer and layer in layers:
+            return at
     # A module may be known by several names; its calls go by the first.
     module = dict(model.named_modules(remove_duplicate=False)).get(layer) if isinstance(layer, str) else None
     index = None if module is None else seen.last_call(module)
@@ -122,10 +143,27 @@ def _find(model: nn.Module, seen: Trace, layer: str | None, layers: dict[str, tu
         return index
     if index is not None:
         shape = tuple(seen.calls[index].output.tensor.shape[1:])
-        raise UsageError(f"layer '{layer}' gives {shape} per image, no feature map (n, h, w); there are: {', '.join(layers)}")
+        tokens = (
+            f"; if these are tokens, say how they lie: grid=(height, width) of {shape[0]} at most" if len(shape) == 2 else ""
+        )
+        there = f"there are: {', '.join(layers)}" if layers else _no_maps(seen)
+        raise UsageError(f"layer '{layer}' gives {shape} per image, no feature map (n, h, w){tokens}; {there}")
     if module is not None:
         raise UsageError(f"layer '{layer}' is not called by encode; there are: {', '.join(layers)}")
     raise unknown("layer", layer, layers)
+
+
+def _no_maps(seen: Trace) -> str:
+    """Why there is no layer to name."""
+    if any(call.output.tensor.ndim == 3 for call in seen.calls):
+        return "some give tokens (B, T, n): say how they lie, grid=(height, width)"
+    return "no module gives one of (B, n, h, w): linear layers alone keep no places, so there is nothing to map"
+
+
+def _last_tokens(seen: Trace, grid: Grid) -> int | None:
+    """The last tokens that the mean may come from."""
+    found = [index for index, call in enumerate(seen.calls) if call.name and grid.fits(call.output.tensor)]
+    return found[-1] if found else None
 
 
 def _default(seen: Trace) -> int | None:

@@ -34,6 +34,8 @@ def find_head(trace: Trace, position: int) -> LinearHead:
         NoClosedForm: the way from the map to the mean is not Flatten, linear, piecewise linear, linear.
     """
     features = trace.calls[position].output
+    if features.tensor.ndim != 4:
+        raise NoClosedForm("its tokens are laid on a grid")
     stages, final = _walk(trace, trace.mean, position)
     n, h, w = features.tensor.shape[1:]
     entry = _entry(stages, final, (n, h, w))
@@ -78,7 +80,8 @@ def _final(trace: Trace, output: Place) -> tuple[int, Final]:
     if index is not None:
         call = trace.calls[index]
         if type(call.module) not in LINEAR:
-            raise NoClosedForm(f"'{call.name}' ({type(call.module).__name__}) comes last, and not a linear layer")
+            what = "function" if call.function else type(call.module).__name__
+            raise NoClosedForm(f"'{call.name}' ({what}) comes last, and not a linear layer")
         picked = slice_units(call.output, output)
         if picked is not None:
             everything = torch.arange(call.output.tensor.shape[1], device="cpu")
@@ -87,7 +90,7 @@ def _final(trace: Trace, output: Place) -> tuple[int, Final]:
 
 
 def _stage(call: Call) -> Stage:
-    return Stage(call.name, call.module, call.nth, type(call.module), tuple(call.input.tensor.shape[1:]))
+    return Stage(call.name, call.module, call.nth, type(call.module), tuple(call.input.tensor.shape[1:]), call.function)
 
 
 def _walk(trace: Trace, output: Place, position: int) -> tuple[list[Stage], Final]:
@@ -105,7 +108,8 @@ def _walk(trace: Trace, output: Place, position: int) -> tuple[list[Stage], Fina
             raise NoClosedForm(f"what enters '{call.name}' is not the output of a module, or this layer lies elsewhere")
         made = trace.calls[producer]
         if type(made.module) not in (*SLOPES, *LINEAR, *POOLING, *NORMS, *DROPOUTS, *SHAPING):
-            raise NoClosedForm(f"'{made.name}' ({type(made.module).__name__}) is not piecewise linear")
+            what = "function" if made.function else type(made.module).__name__
+            raise NoClosedForm(f"'{made.name}' ({what}) is not piecewise linear")
         stages.insert(0, _stage(made))
         index = producer
     return stages, final

@@ -1,8 +1,9 @@
-"""Which modules a model calls on the way from an image to its posterior, in order, and what flows between them."""
+"""Which modules, and functions between them, a model calls on the way from an image to its posterior, and what flows there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from vaelens.attention.functions import Function
+from vaelens.attention.functions import calls as calls_of_functions
 from vaelens.attention.untouched import eval_mode, own_thread, undone
 from vaelens.errors import UsageError
 
@@ -85,7 +88,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of one module: its dotted name, which call of that module it was, and its first input and output."""
+    """One call of one module: its dotted name, which call of that module it was, and its first input and output.
+
+    Of a function between modules, `module` is what does the same and `function` says which call of which function it is; its
+    name is that of the module that called it with the function's behind.
+    """
 
     name: str
     module: nn.Module
@@ -93,19 +100,25 @@ class Call:
     input: Place
     output: Place
     leaf: bool
+    function: Function | None = None
+
+    @property
+    def counted(self) -> Hashable:
+        """By what calls are counted: the module, or the function's name."""
+        return self.function.name if self.function else self.module
 
 
 @dataclass(frozen=True)
 class Trace:
-    """All module calls of one encoding, in the order in which they ended, and the posterior that came of them.
+    """All calls of one encoding, in the order in which they ended, and the posterior that came of them.
 
-    `counts` has how often each module was called.
+    `counts` has how often each module, and each function by its name, was called.
     """
 
     calls: tuple[Call, ...]
     mean: Place
     logvar: Place
-    counts: Mapping[nn.Module, int]
+    counts: Mapping[Hashable, int]
 
     def producer(self, place: Place, before: int) -> int | None:
         """Index of the last leaf call before index `before` whose output is `place`."""
@@ -133,36 +146,78 @@ class Trace:
 
 
 def trace(model: nn.Module, images: Tensor) -> Trace:
-    """Encode `images` (B, C, H, W) once in eval mode without gradients and record every module call."""
-    calls: list[Call] = []
-    entered: dict[nn.Module, list[Place]] = {}
-    counts: dict[nn.Module, int] = {}
+    """Encode `images` (B, C, H, W) once in eval mode without gradients and record every call."""
+    seen = _Recorder({module: name for name, module in model.named_modules()})
     handles: list[RemovableHandle] = []
-
-    def before(module: nn.Module, args: tuple[Any, ...]) -> None:
-        if args and isinstance(args[0], Tensor):
-            entered.setdefault(module, []).append(Place.of(args[0]))
-
-    def after(name: str, leaf: bool) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
-        def record(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            stack = entered.get(module)
-            nth = counts.get(module, 0)
-            counts[module] = nth + 1
-            if stack and isinstance(output, Tensor):
-                calls.append(Call(name, module, nth, stack.pop(), Place.of(output), leaf))
-
-        return record
-
     # Version counters do not exist in inference mode, and hooks see module calls alone: `encode` itself is a plain method.
     # An `encode` that draws random numbers or counts its calls even in eval mode must leave the caller's as they are.
     try:
-        for name, module in model.named_modules():
+        for module in seen.names:
             if not isinstance(module, torch.jit.ScriptModule):  # one takes no hooks, and what is in it stays unseen
-                handles.append(module.register_forward_pre_hook(own_thread(before)))
-                handles.append(module.register_forward_hook(own_thread(after(name, leaf=not any(module.children())))))
+                handles.append(module.register_forward_pre_hook(own_thread(seen.enter)))
+                handles.append(module.register_forward_hook(own_thread(seen.leave)))
         with eval_mode(model), undone(model, images.device), torch.inference_mode(False), torch.no_grad():
-            mean, logvar = posterior(model, images.detach().clone())
+            images = images.detach().clone()
+            with calls_of_functions(seen):
+                mean, logvar = posterior(model, images)
     finally:
         for handle in handles:
             handle.remove()
-    return Trace(tuple(calls), Place.of(mean), Place.of(logvar), counts)
+    return Trace(tuple(seen.calls), Place.of(mean), Place.of(logvar), seen.counts)
+
+
+class _Recorder:
+    """What hooks on all modules, and functions, tell during one encoding."""
+
+    def __init__(self, names: Mapping[nn.Module, str]) -> None:
+        self.names = names
+        self.calls: list[Call] = []
+        self.counts: Counter[Hashable] = Counter()
+        self._entered: dict[nn.Module, list[Place]] = {}
+        self._inside: list[tuple[nn.Module, int]] = []  # which modules are at work, and how many calls there were before each
+        self._taken = {*names.values(), ""}
+        self._argument = Place.of(torch.empty(0, device="cpu"))
+
+    def enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """A pre-hook."""
+        self._inside.append((module, len(self.calls)))
+        if args and isinstance(args[0], Tensor):
+            self._entered.setdefault(module, []).append(Place.of(args[0]))
+
+    def leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """A hook."""
+        _, first = self._inside.pop()
+        stack = self._entered.get(module)
+        nth = self.counts[module]
+        self.counts[module] += 1
+        if stack and isinstance(output, Tensor):
+            place = Place.of(output)
+            leaf = not any(module.children())
+            # A module of one's own whose output is that of a function in it: the function is what is to be known.
+            if leaf and not _is_torchs(module) and len(self.calls) > first and self.calls[-1].output.holds_same(place):
+                leaf = False
+            self.calls.append(Call(self.names[module], module, nth, stack.pop(), place, leaf))
+
+    def before(self, function: Function, module: nn.Module, argument: Tensor) -> None:
+        """See `functions.Listener`."""
+        self._argument = Place.of(argument)
+
+    def after(self, function: Function, module: nn.Module, output: Tensor) -> None:
+        """See `functions.Listener`."""
+        self.counts[function.name] += 1
+        within = self._inside[-1][0] if self._inside else None
+        if within is not None and _is_torchs(within) and not any(within.children()):
+            return  # how one of torch's modules does its work
+        if isinstance(module, nn.Flatten) and (output.ndim != 2 or len(output) != len(self._argument.tensor)):
+            return  # another view than of images as vectors
+        path = self.names[within] + "." if within is not None and self.names[within] else ""
+        name, number = path + function.name, 0
+        while name in self._taken:
+            number += 1
+            name = f"{path}{function.name}_{number}"
+        self._taken.add(name)
+        self.calls.append(Call(name, module, 0, self._argument, Place.of(output), True, function))
+
+
+def _is_torchs(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torch.nn.")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from vaelens.attention.functions import Function
 from vaelens.attention.head import SLOPES, LinearHead, NoClosedForm, Stage
 from vaelens.attention.search import slice_units
 from vaelens.attention.trace import Place
@@ -20,7 +21,7 @@ from vaelens.attention.untouched import own_thread
 
 
 class HeadWatch:
-    """Hooks on the modules of a head, for one encoding.
+    """Hooks on the modules of a head, and ears for its functions, for one encoding.
 
     Attributes:
         slopes: (B, J) for each activation, once the encoding is done.
@@ -39,6 +40,8 @@ class HeadWatch:
         """Add the hooks; whoever calls removes them."""
         by_module: dict[nn.Module, set[Stage]] = {}
         for stage in self.head.modules:
+            if stage.function is not None:
+                continue
             by_module.setdefault(stage.module, set()).add(stage)
         handles = []
         for module, stages in by_module.items():
@@ -46,6 +49,27 @@ class HeadWatch:
             handles.append(module.register_forward_pre_hook(own_thread(before)))
             handles.append(module.register_forward_hook(own_thread(after)))
         return handles
+
+    @property
+    def functions(self) -> HeadWatch | None:
+        """Who is to be told of functions: itself, where the head has some."""
+        return self if any(stage.function for stage in self.head.stages) else None
+
+    def before(self, function: Function, module: nn.Module, argument: Tensor) -> None:
+        """See `functions.Listener`."""
+        stage = next((stage for stage in self.head.stages if stage.function == function), None)
+        # With another slope or bound than when the plan was made it is another function.
+        if stage is not None and type(module) is stage.kind and repr(module) == repr(stage.module):
+            self._inputs[stage] = Place.of(argument)
+            self._states[stage] = _state(stage.module)
+            if stage.kind in SLOPES:
+                self.slopes[stage] = SLOPES[stage.kind](module, argument.flatten(1))
+
+    def after(self, function: Function, module: nn.Module, output: Tensor) -> None:
+        """See `functions.Listener`."""
+        stage = next((stage for stage in self.head.stages if stage.function == function), None)
+        if stage is not None:
+            self._outputs[stage] = Place.of(output)
 
     def _hooks(
         self, by_call: dict[int, Stage]
