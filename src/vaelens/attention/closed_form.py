@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vaelens.attention.head import POOLING, LinearHead, Stage, matrix
+from vaelens.attention.head import POOLING, LinearHead, Stage, matrix, matrix_on, weight_of
 from vaelens.attention.variants import channel_weights, needs_full_gradient
 
 # Without gradients the batch goes through in pieces whose (images, rows, units) product stays in the processor's cache: it
@@ -82,8 +82,8 @@ class Means:
         """Those of a head; None where another layer takes in the map."""
         if not 0 <= head.entry < len(head.stages) or head.stages[head.entry].kind in POOLING:
             return None
-        weights = matrix(head.stages[head.entry].module)
-        return cls(_means(weights, head.shape), _written(weights))
+        module = head.stages[head.entry].module
+        return cls(_means(matrix_on(module, head.shape), head.shape), _written(weight_of(module)))
 
     def hold(self, weights: Tensor) -> bool:
         """Whether they are those of a layer's weights as these are now, and no gradient is wanted."""
@@ -128,9 +128,11 @@ class _Entry:
             if stage.kind in POOLING:
                 self.share = 1.0 / (h * w)
             else:
-                self.w1 = matrix(stage.module)
-                if not full:
-                    self.w1 = means.values if means is not None and means.hold(self.w1) else _means(self.w1, head.shape)
+                if not full and means is not None and means.hold(weight_of(stage.module)):
+                    self.w1 = means.values
+                else:
+                    self.w1 = matrix_on(stage.module, head.shape)
+                    self.w1 = self.w1 if full else _means(self.w1, head.shape)
 
     def weights(self, rows: Tensor, variant: str) -> Tensor:
         if self.w1 is not None:

@@ -15,7 +15,7 @@ from vaelens.attention.closed_form import Means, closed_form_weights
 from vaelens.attention.functions import Function, calls
 from vaelens.attention.head import LinearHead, Stage
 from vaelens.attention.plan import Plan
-from vaelens.attention.trace import Place, posterior
+from vaelens.attention.trace import Place, encoder_of, posterior
 from vaelens.attention.untouched import Snapshot, hooks, own_thread, uncompiled
 from vaelens.attention.variants import VARIANTS
 from vaelens.attention.vjp import vjp_weights
@@ -157,7 +157,7 @@ def _with_graph(model: nn.Module, images: Tensor, plan: Plan, memory: int) -> En
 
         def start_graph(output: Tensor) -> Tensor:
             if output.is_inference():
-                raise UsageError(f"{type(model).__name__}.encode runs in torch.inference_mode: {_NO_GRAPH}")
+                raise UsageError(f"{encoder_of(model)} runs in torch.inference_mode: {_NO_GRAPH}")
             if not (differentiable and output.requires_grad):
                 torch.set_grad_enabled(True)  # until the surrounding context ends: the graph begins at the feature map
                 output = kept.replace(output.detach().requires_grad_())
@@ -177,7 +177,7 @@ def _with_graph(model: nn.Module, images: Tensor, plan: Plan, memory: int) -> En
         before.restore()
         features, mean, logvar = run(True)  # `encode` has a no_grad block of its own, whose end turned gradients off again
     if not mean.requires_grad:
-        raise UsageError(f"{type(model).__name__}.encode gives a mean without a graph, so there is no gradient to explain")
+        raise UsageError(f"{encoder_of(model)} gives a mean without a graph, so there is no gradient to explain")
     return Encoding(features, mean, logvar, plan, None, differentiable, memory)
 
 

@@ -7,9 +7,10 @@ calls them in the same order each time.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -104,6 +105,19 @@ _KNOWN: dict[Callable[..., Any], tuple[str, Callable[[tuple[Any, ...], Mapping[s
 }
 
 
+_mine = threading.local()
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Functions that are called in the block by this thread are the library's own and no model's."""
+    before, _mine.quiet = getattr(_mine, "quiet", False), True
+    try:
+        yield
+    finally:
+        _mine.quiet = before
+
+
 def calls(*listeners: Listener | None) -> AbstractContextManager[Any]:
     """Tell `listeners` of each known function that is called in the block by this thread; nothing where there are none."""
     told = [listener for listener in listeners if listener is not None]
@@ -122,13 +136,13 @@ class _Calls(TorchFunctionMode):
         kwargs = kwargs or {}
         name, module_of = _KNOWN.get(func, ("", None))
         given = args or tuple(kwargs[key] for key in ("input", "self") if key in kwargs)
-        if module_of is None or not given or not isinstance(given[0], Tensor):
+        if module_of is None or not given or not isinstance(given[0], Tensor) or getattr(_mine, "quiet", False):
             return func(*args, **kwargs)
         function = Function(name, self.counts[name])
         self.counts[name] += 1
         module = module_of(given, kwargs)
         for listener in self.listeners:
-            listener.before(function, module, given[0])
+            listener.before(function, module, given[0])  # in which, as in all that a mode does, the mode is off
         output = func(*args, **kwargs)
         if not isinstance(output, Tensor):
             return output

@@ -69,9 +69,30 @@ class Stage:
 
 def matrix(module: nn.Module) -> Tensor:
     """The weight (out, in) of a linear layer, or of a convolution that amounts to one."""
+    return weight_of(module).flatten(1)
+
+
+def weight_of(module: nn.Module) -> Tensor:
+    """The weight of a linear layer or a convolution, in its own shape."""
     weight = module.weight
     assert isinstance(weight, Tensor)
-    return weight.flatten(1)
+    return weight
+
+
+def matrix_on(module: nn.Module, shape: tuple[int, int, int]) -> Tensor:
+    """The weight (out, n * h * w) of the layer that takes in a map (n, h, w); of a kernel, what lies on the map."""
+    if not isinstance(module, nn.Conv2d):
+        return matrix(module)
+    _, h, w = shape
+    top, left = margin(module)
+    return module.weight[:, :, top : top + h, left : left + w].flatten(1)
+
+
+def margin(conv: nn.Conv2d) -> tuple[int, int]:
+    """Rows above and columns to the left of a map that a convolution's first position covers."""
+    if isinstance(conv.padding, str):
+        return (0, 0) if conv.padding == "valid" else ((conv.kernel_size[0] - 1) // 2, (conv.kernel_size[1] - 1) // 2)
+    return conv.padding[0], conv.padding[1]
 
 
 @dataclass(frozen=True)

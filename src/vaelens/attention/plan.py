@@ -10,7 +10,7 @@ from vaelens.attention.functions import Function
 from vaelens.attention.head import LINEAR, LinearHead, NoClosedForm
 from vaelens.attention.search import find_head, is_map, last_feature_map
 from vaelens.attention.tokens import Grid
-from vaelens.attention.trace import Call, Place, Trace, trace
+from vaelens.attention.trace import Call, Place, Trace, encoder_of, trace
 from vaelens.attention.untouched import uncompiled
 from vaelens.errors import UsageError, unknown
 
@@ -131,7 +131,7 @@ def _find(model: nn.Module, seen: Trace, layer: str | None, layers: dict[str, tu
         found = _default(seen) if grid is None else _last_tokens(seen, grid)
         if found is None:
             named = f"name the layer, one of: {', '.join(layers)}" if layers else _no_maps(seen)
-            raise UsageError(f"found no feature map of more than one pixel in {type(model).__name__}.encode; {named}")
+            raise UsageError(f"found no feature map of more than one pixel in {encoder_of(model)}; {named}")
         return found
     for at, call in enumerate(seen.calls):
         if call.function and call.name == layer and layer in layers:

@@ -5,7 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vaelens.attention.head import DROPOUTS, LINEAR, NORMS, POOLING, SHAPING, SLOPES, Final, LinearHead, NoClosedForm, Stage
+from vaelens.attention.head import (
+    DROPOUTS,
+    LINEAR,
+    NORMS,
+    POOLING,
+    SHAPING,
+    SLOPES,
+    Final,
+    LinearHead,
+    NoClosedForm,
+    Stage,
+    margin,
+)
 from vaelens.attention.trace import Call, Place, Trace
 
 
@@ -36,13 +48,14 @@ def find_head(trace: Trace, position: int) -> LinearHead:
     features = trace.calls[position].output
     if features.tensor.ndim != 4:
         raise NoClosedForm("its tokens are laid on a grid")
-    stages, final = _walk(trace, trace.mean, position)
+    stages, final, given = _walk(trace, trace.mean, position)
     n, h, w = features.tensor.shape[1:]
     entry = _entry(stages, final, (n, h, w))
     finals = {"mean": final}
     try:
-        others, logvar = _walk(trace, trace.logvar, position)
-        if others == stages and _entry(others, logvar, (n, h, w)) == entry:
+        others, logvar, taken = _walk(trace, trace.logvar, position)
+        # What both take in is the same, though each may have made vectors of it by a call of its own.
+        if taken.holds_same(given) and _entry(others, logvar, (n, h, w)) == entry:
             finals["logvar"] = logvar
     except NoClosedForm:
         pass
@@ -93,10 +106,14 @@ def _stage(call: Call) -> Stage:
     return Stage(call.name, call.module, call.nth, type(call.module), tuple(call.input.tensor.shape[1:]), call.function)
 
 
-def _walk(trace: Trace, output: Place, position: int) -> tuple[list[Stage], Final]:
-    """The stages from the output of call `position` to the last layer of `output`, from each input to the call that made it."""
+def _walk(trace: Trace, output: Place, position: int) -> tuple[list[Stage], Final, Place]:
+    """The stages from the output of call `position` to the last layer of `output`, that layer, and what it takes in.
+
+    From each input to the call that made it.
+    """
     features = trace.calls[position].output
     index, final = _final(trace, output)
+    given = trace.calls[index].input
     stages: list[Stage] = []
     while True:
         call = trace.calls[index]
@@ -112,7 +129,7 @@ def _walk(trace: Trace, output: Place, position: int) -> tuple[list[Stage], Fina
             raise NoClosedForm(f"'{made.name}' ({what}) is not piecewise linear")
         stages.insert(0, _stage(made))
         index = producer
-    return stages, final
+    return stages, final, given
 
 
 def _entry(stages: list[Stage], final: Final, shape: tuple[int, int, int]) -> int:
@@ -160,6 +177,23 @@ def _plain(conv: nn.Conv2d) -> bool:
     return conv.padding in ((0, 0), "valid") and conv.groups == 1 and conv.dilation == (1, 1)
 
 
+def _covers(conv: nn.Conv2d, size: tuple[int, int]) -> bool:
+    """Whether a convolution has one position on a map (h, w) and there reaches all of it; a border of zeros adds nothing."""
+    if conv.groups != 1 or conv.dilation != (1, 1) or conv.padding_mode != "zeros":
+        return False
+    sides = zip(size, conv.kernel_size, margin(conv), conv.stride, (0, 1), strict=True)
+    return all(
+        before + side <= kernel and side + _padding(conv, axis) < kernel + step for side, kernel, before, step, axis in sides
+    )
+
+
+def _padding(conv: nn.Conv2d, axis: int) -> int:
+    """Rows, or columns, that padding adds on both sides together."""
+    if isinstance(conv.padding, str):
+        return 0 if conv.padding == "valid" else conv.kernel_size[axis] - 1
+    return 2 * conv.padding[axis]
+
+
 def _takes_all(stage: Stage, shape: tuple[int, int, int]) -> bool:
     """Whether the module turns the whole map into units: linear, a convolution that covers it, or global pooling."""
     n, h, w = shape
@@ -169,7 +203,7 @@ def _takes_all(stage: Stage, shape: tuple[int, int, int]) -> bool:
     if stage.takes != shape:
         return False  # a view: what the module takes for channels and pixels are others
     if isinstance(module, nn.Conv2d):
-        return module.kernel_size == (h, w) and _plain(module) and module.in_channels == n
+        return module.in_channels == n and _covers(module, (h, w))
     if isinstance(module, nn.AdaptiveAvgPool2d):
         return module.output_size in (1, (1, 1))
     if isinstance(module, nn.AvgPool2d):

@@ -14,32 +14,59 @@ from torch.utils.hooks import RemovableHandle
 from vaelens.attention.functions import Function
 from vaelens.attention.functions import calls as calls_of_functions
 from vaelens.attention.untouched import eval_mode, own_thread, undone
-from vaelens.errors import UsageError
+from vaelens.errors import UsageError, VaelensError
+
+
+def encoder_of(model: nn.Module) -> str:
+    """What the encoder of a model is called in messages: `MyVAE.encode`, or as an adapter names it."""
+    return str(getattr(model, "encoder_name", f"{type(model).__name__}.encode"))
 
 
 def posterior(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and log variance (B, D) of `images` by the model's own `encode`.
 
     Raises:
-        UsageError: the model has no `encode`, or it does not return two tensors (B, D) of one shape.
+        UsageError: the model has no `encode`, it does not take the images, or it does not return two tensors (B, D) of one
+            shape.
     """
     encode = getattr(model, "encode", None)
     if not callable(encode):
         raise UsageError(
-            f"{type(model).__name__} has no method encode(images) -> (mean, logvar); "
-            "give it one, or wrap the model in a module that has it"
+            f"{type(model).__name__} has no method encode(images) -> (mean, logvar); vaelens.adapt(model) gives it one"
         )
-    result = encode(images)
+    try:
+        result = encode(images)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, IndexError) as error:
+        if isinstance(error, VaelensError) or torch.compiler.is_compiling():
+            raise
+        raise _not_taken(model, images, error) from error
     if not (isinstance(result, tuple | list) and len(result) == 2 and all(isinstance(t, Tensor) for t in result)):
         got = f"a {type(result).__name__}" + (f" of {len(result)}" if isinstance(result, tuple | list) else "")
-        raise UsageError(f"{type(model).__name__}.encode must return (mean, logvar), two tensors, got {got}")
+        raise UsageError(
+            f"{encoder_of(model)} must return (mean, logvar), two tensors, got {got}; vaelens.adapt(model) reads others"
+        )
     mean, logvar = result
     if mean.ndim != 2 or mean.shape != logvar.shape or len(mean) != len(images):
         raise UsageError(
-            f"{type(model).__name__}.encode must return mean and logvar of one shape (B, D), "
-            f"got {tuple(mean.shape)} and {tuple(logvar.shape)}"
+            f"{encoder_of(model)} must return mean and logvar of one shape (B, D), "
+            f"got {tuple(mean.shape)} and {tuple(logvar.shape)}; vaelens.adapt(model) takes others apart"
         )
     return mean, logvar
+
+
+def _not_taken(model: nn.Module, images: Tensor, error: Exception) -> UsageError:
+    """The line for images that a model cannot encode, with the mend where it shows."""
+    weights = [p for p in model.parameters() if p.is_floating_point()]
+    types, devices = {p.dtype for p in weights}, {p.device for p in weights}
+    why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    mend = "check their channels and size"
+    if len(devices) == 1 and images.device not in devices:
+        mend = f"they are on {images.device} and the model is on {(where := devices.pop())}: images.to('{where}')"
+    elif len(types) == 1 and images.dtype not in types:
+        mend = f"they are {images.dtype} and the model's weights {(kind := types.pop())}: images.to({kind})"
+    return UsageError(f"{encoder_of(model)} does not take images {tuple(images.shape)}; {mend} ({why})")
 
 
 def altered(module: nn.Module) -> bool:

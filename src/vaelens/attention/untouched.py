@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
+from vaelens.attention.functions import unheard
+
 
 @contextmanager
 def hooks(*handles: RemovableHandle) -> Iterator[None]:
@@ -31,7 +33,10 @@ def own_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
     mine = threading.get_ident()
 
     def run(*args: Any) -> Any:
-        return hook(*args) if threading.get_ident() == mine else None
+        if threading.get_ident() != mine:
+            return None
+        with unheard():
+            return hook(*args)
 
     return run
 

@@ -1,0 +1,87 @@
+"""A model of another make behind the one method that attention asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from vaelens.adapters.entrance import Entrance
+from vaelens.adapters.inputs import Inputs
+from vaelens.adapters.returned import Reading
+from vaelens.adapters.spatial import Spatial
+from vaelens.errors import UsageError
+
+
+class AdaptedVAE(nn.Module):
+    """What `adapt` gives: the model itself, unchanged, and how its posterior is had.
+
+    Modules go by the names that they have in the model: `LatentAttention(adapt(vae), "encoder.conv1")`.
+
+    Attributes:
+        model: the model.
+        input_shape: (C, H, W) of its images, where the model says so; else None.
+        explained_layer: the layer to explain unless another is asked for; None: the last feature map.
+    """
+
+    model: nn.Module
+
+    def __init__(self, model: nn.Module, entrance: Entrance, reading: Reading, spatial: Spatial, inputs: Inputs) -> None:
+        super().__init__()
+        self.model = model
+        self.training = model.training
+        self.input_shape = entrance.input_shape
+        self.explained_layer = entrance.layer
+        self.encoder_name = entrance.name
+        self._entrance = entrance
+        self._reading = reading
+        self._spatial = spatial
+        self._inputs = inputs
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior of `images` (B, C, H, W): mean and log variance, each (B, D).
+
+        Raises:
+            UsageError: what the encoder returns does not say which is which, or where a latent is.
+        """
+        mean, logvar = self._reading(self._entrance.encode(self._inputs(images)))
+        return self._spatial(self._entrance.name, mean, logvar)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, D) -> the decoder's images (B, C, H, W), in the range in which images are given.
+
+        Raises:
+            UsageError: the model has no decoder that is known, or the latents are a choice among those of a posterior with
+                places, which alone cannot be decoded.
+        """
+        if self._entrance.decode is None:
+            raise UsageError(f"of {type(self.model).__name__} no decoder is known; use the model's own")
+        if self._spatial != Spatial():
+            raise UsageError("these latents are chosen from a posterior with places and cannot be decoded by themselves")
+        return self._inputs.undone(self._entrance.decode(latents))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """As `encode`."""
+        return self.encode(images)
+
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """The model's modules, by the names that they have there."""
+        yield from self.model.named_modules(memo, prefix, remove_duplicate)
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """A module by the name that it has in the model."""
+        return self.model.get_submodule(target)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The model's own."""
+        return self.model.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Into the model."""
+        return self.model.load_state_dict(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"AdaptedVAE({self._entrance.name})"

@@ -1,0 +1,282 @@
+"""What an encoder returned: which of it is the mean and which the log variance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from vaelens.adapters.entrance import Entrance
+from vaelens.errors import UsageError
+
+Key: TypeAlias = "int | str | slice | tuple[int | str | slice, ...]"
+
+# From what is given to the log variance.
+SPREADS: dict[str, Callable[[Tensor], Tensor]] = {
+    "logvar": lambda t: t,
+    "log_std": lambda t: 2 * t,
+    "variance": torch.log,
+    "std": lambda t: 2 * torch.log(t),
+}
+# Names in lower case without underscores, and without a leading or trailing "z", "q", "latent" or "posterior".
+_MEANS = {"mean", "mu", "loc", "means"}
+_NAMES = {
+    "logvar": {"logvar", "logvariance", "logcovariance", "logsigma2", "logsigmasq", "logsigmasquared", "lnvar", "logvars"},
+    "log_std": {"logstd", "logscale", "logsigma", "logstddev"},
+    "variance": {"variance", "var", "sigma2", "covariance", "sigmasq"},
+    "std": {"std", "scale", "sigma", "stddev", "stdev"},
+}
+_AROUND = ("latent", "posterior", "z", "q")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Where mean and spread are in what an encoder returns.
+
+    Attributes:
+        name: of the encoder, for messages.
+        mean: see `adapt`; None: by its name.
+        spread: which of `SPREADS`, and where; None: by its name.
+        deterministic: there is no spread.
+        heads: modules that make mean and log variance of the one output.
+    """
+
+    name: str
+    mean: Key | None = None
+    spread: tuple[str, Key] | None = None
+    deterministic: bool = False
+    heads: tuple[nn.Module, nn.Module] | None = None
+
+    @classmethod
+    def asked(
+        cls,
+        found: Entrance,
+        mean: Key | None,
+        spreads: Mapping[str, Key | None],
+        heads: tuple[str, str] | None,
+        deterministic: bool,
+    ) -> Reading:
+        """From the arguments of `adapt`, and from what is known of the model where they are silent.
+
+        Raises:
+            UsageError: more than one spread, one without a mean or the other way round, or heads that are not there.
+        """
+        given = {kind: key for kind, key in spreads.items() if key is not None}
+        if len(given) + deterministic > 1:
+            ways = [*given, *(["deterministic"] if deterministic else [])]
+            raise UsageError(f"the spread is given in one way, not in {len(ways)}: {', '.join(ways)}")
+        for key in (mean, *given.values()):
+            _check_key(key)
+        if heads is not None:
+            if mean is not None or given or deterministic:
+                raise UsageError("heads make the mean and the log variance; leave out mean and the spread, or heads")
+            return cls(found.name, heads=_heads(found.owner, heads))
+        if given and mean is None and found.mean is None:
+            raise UsageError(f"{next(iter(given))} says where the spread is; say where the mean is, too: mean=...")
+        if mean is not None and not given and not deterministic and found.spread is None and not _is_name(mean):
+            raise UsageError("mean says where the mean is; say where the log variance is, too: logvar=... (or std, ...)")
+        spread = next(iter(given.items()), None if deterministic else found.spread)
+        return cls(found.name, found.mean if mean is None else mean, spread, deterministic)
+
+    def __call__(self, returned: Any) -> tuple[Tensor, Tensor]:
+        """Mean and log variance, each (B, D, ...), of what the encoder returned.
+
+        Raises:
+            UsageError: they cannot be told apart; the message has what was returned and what to say.
+        """
+        if self.heads is not None:
+            mean, spread, kind = *(self._by_head(head, returned) for head in self.heads), "logvar"
+        else:
+            source = returned if self.mean is not None and not _is_name(self.mean) else self._named(returned)
+            mean = self._mean(source)
+            if self.deterministic:
+                return mean, torch.full_like(mean, -torch.inf)
+            kind, spread = self._spread(source, mean)
+        for what, tensor in (("mean", mean), (kind, spread)):
+            if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+                raise UsageError(f"the {what} that {self.name} returns is {_told(tensor)}, and no tensor of numbers")
+        if mean.ndim < 2 or mean.shape != spread.shape:
+            raise UsageError(
+                f"{self.name} returns a mean {tuple(mean.shape)} and a {kind} {tuple(spread.shape)}; "
+                "both are (B, D) of one shape, or (B, C, h, w)"
+            )
+        return mean, SPREADS[kind](spread)
+
+    def _by_head(self, head: nn.Module, returned: Any) -> Tensor:
+        if not isinstance(returned, Tensor):
+            raise UsageError(f"heads take the one tensor that an encoder returns; {self.name} returns {_told(returned)}")
+        flat = isinstance(head, nn.Linear) and returned.ndim > 2 and returned[0].numel() == head.in_features
+        result: Tensor = head(returned.flatten(1) if flat else returned)
+        return result
+
+    def _named(self, returned: Any) -> Any:
+        """The part of what was returned that has names to go by, or the pair of mean and log variance itself."""
+        if isinstance(returned, tuple | list) and not hasattr(returned, "_fields"):
+            if len(returned) == 1:
+                return self._named(returned[0])
+            tensors = [isinstance(part, Tensor) for part in returned]
+            if len(returned) == 2 and all(tensors) and returned[0].shape == returned[1].shape:
+                return returned
+            speaking = [part for part in returned if _names_of(part)]
+            if len(speaking) == 1 and not isinstance(speaking[0], Tensor):
+                return self._named(speaking[0])
+            raise self._ask(returned)
+        if isinstance(returned, Tensor):
+            raise self._ask(returned)
+        if isinstance(returned, torch.distributions.Distribution):
+            return _gaussian(self.name, returned)
+        if self.mean is not None or _known(returned, _MEANS):
+            return returned
+        inner = [part for part in _names_of(returned).values() if _known(part, _MEANS) or _is_distribution(part)]
+        if len(inner) == 1:
+            return self._named(inner[0])
+        raise self._ask(returned)
+
+    def _mean(self, source: Any) -> Any:
+        if self.mean is not None:
+            return _pick(self.name, source, self.mean)
+        if isinstance(source, tuple | list) and not hasattr(source, "_fields"):
+            return source[0]
+        found = _known(source, _MEANS)
+        if len(found) != 1:
+            raise UsageError(f"{self.name} returns several means: {', '.join(found)}; say which: mean='{next(iter(found))}'")
+        return next(iter(found.values()))
+
+    def _spread(self, source: Any, mean: Any) -> tuple[str, Any]:
+        if self.spread is not None:
+            return self.spread[0], _pick(self.name, source, self.spread[1])
+        if isinstance(source, tuple | list) and not hasattr(source, "_fields"):
+            return "logvar", source[1]
+        for kind, names in _NAMES.items():
+            found = _known(source, names)
+            if len(found) > 1:
+                raise UsageError(f"{self.name} returns several of {kind}: {', '.join(found)}; say which: {kind}='...'")
+            if found:
+                return kind, next(iter(found.values()))
+        raise UsageError(
+            f"{self.name} returns a mean and no log variance: {_told(source)}; say where it is (logvar=, std=, variance= or "
+            "log_std=), or deterministic=True where the model has none"
+        )
+
+    def _ask(self, returned: Any) -> UsageError:
+        if isinstance(returned, Tensor):
+            ways = (
+                "say which columns are what: mean=slice(0, D), logvar=slice(D, 2 * D); or which modules make them of it: "
+                "heads=('...', '...'); or deterministic=True, mean=slice(None) where it is the code"
+            )
+        else:
+            ways = "say which is what: mean=..., and logvar=..., std=..., variance=... or log_std=..."
+        return UsageError(f"{self.name} returns {_told(returned)}; {ways}")
+
+
+def _is_name(key: Any) -> bool:
+    return isinstance(key, str)
+
+
+def _check_key(key: Any) -> None:
+    parts = key if isinstance(key, tuple) else (key,)
+    if key is not None and not (parts and all(isinstance(p, int | str | slice) and not isinstance(p, bool) for p in parts)):
+        raise UsageError(f"where something is, is a name, an index, a slice or a tuple of these, got {key!r}")
+
+
+def _heads(owner: nn.Module, heads: Any) -> tuple[nn.Module, nn.Module]:
+    if not isinstance(heads, tuple | list) or len(heads) != 2 or not all(isinstance(name, str) for name in heads):
+        raise UsageError(f"heads are the names of two modules, of the mean and of the log variance, got {heads!r}")
+    modules = dict(owner.named_modules(remove_duplicate=False))
+    for name in heads:
+        if not name or name not in modules:
+            there = ", ".join(name for name, _ in owner.named_children())
+            raise UsageError(f"{type(owner).__name__} has no module '{name}'; there are: {there}")
+    return modules[heads[0]], modules[heads[1]]
+
+
+def _plain(name: str) -> str:
+    """A name as it is looked up: z_mean, mu_z and latent_mu are mean and mu."""
+    parts = [part for part in name.lower().split("_") if part]
+    while len(parts) > 1 and parts[0] in _AROUND:
+        parts = parts[1:]
+    while len(parts) > 1 and parts[-1] in _AROUND:
+        parts = parts[:-1]
+    return "".join(parts)
+
+
+def _names_of(returned: Any) -> dict[str, Any]:
+    """What is in a dict, dataclass, named tuple or object of another kind, by name; nothing of a tensor or a plain tuple."""
+    if isinstance(returned, Mapping):
+        return {str(key): value for key, value in returned.items()}
+    if is_dataclass(returned) and not isinstance(returned, type):
+        return {field.name: getattr(returned, field.name, None) for field in fields(returned)}
+    if isinstance(returned, tuple) and hasattr(returned, "_asdict"):
+        return dict(returned._asdict())
+    if isinstance(returned, Tensor | tuple | list | str | int | float | type(None)):
+        return {}
+    if isinstance(returned, torch.distributions.Distribution):
+        return {"distribution": returned}
+    return (
+        {key: value for key, value in vars(returned).items() if not key.startswith("_")}
+        if hasattr(returned, "__dict__")
+        else {}
+    )
+
+
+def _known(returned: Any, names: set[str]) -> dict[str, Any]:
+    """Those entries that are tensors under one of the names."""
+    return {key: value for key, value in _names_of(returned).items() if _plain(key) in names and isinstance(value, Tensor)}
+
+
+def _is_distribution(part: Any) -> bool:
+    return isinstance(part, torch.distributions.Distribution)
+
+
+def _gaussian(name: str, given: torch.distributions.Distribution) -> dict[str, Tensor]:
+    base = given
+    while isinstance(base, torch.distributions.Independent):
+        base = base.base_dist
+    if not isinstance(base, torch.distributions.Normal):
+        raise UsageError(f"{name} returns a {type(base).__name__}; what is explained is the mean of a diagonal Normal")
+    return {"mean": base.loc, "std": base.scale}
+
+
+def _pick(name: str, returned: Any, key: Key) -> Any:
+    """What is under a key."""
+    steps: list[Any] = []
+    for part in key if isinstance(key, tuple) else (key,):
+        steps += part.split(".") if isinstance(part, str) else [part]
+    at = returned
+    for step in steps:
+        if isinstance(step, slice):
+            if not isinstance(at, Tensor) or at.ndim < 2:
+                raise UsageError(f"columns {step.start}:{step.stop} are of a tensor (B, D); {name} returns {_told(at)}")
+            at = at[:, step]
+        elif isinstance(step, int):
+            if not isinstance(at, tuple | list) or not -len(at) <= step < len(at):
+                raise UsageError(f"{name} returns nothing at index {step}: {_told(at)}")
+            at = at[step]
+        elif isinstance(at, Mapping) and step in at:
+            at = at[step]
+        elif not isinstance(at, Mapping | Tensor) and hasattr(at, step):
+            at = getattr(at, step)
+        else:
+            raise UsageError(f"{name} returns no '{step}': {_told(at)}")
+    return at
+
+
+def _told(returned: Any) -> str:
+    """What was returned, in a few words."""
+    if isinstance(returned, Tensor):
+        return f"one tensor {tuple(returned.shape)}"
+    if isinstance(returned, tuple | list) and not hasattr(returned, "_fields"):
+        parts = ", ".join(f"{index} is {_short(part)}" for index, part in enumerate(returned[:6]))
+        return f"a {type(returned).__name__} of {len(returned)} ({parts})"
+    names = _names_of(returned)
+    if names:
+        parts = ", ".join(f"'{key}' is {_short(part)}" for key, part in list(names.items())[:6])
+        return f"a {type(returned).__name__} ({parts})"
+    return f"a {type(returned).__name__}"
+
+
+def _short(part: Any) -> str:
+    return str(tuple(part.shape)) if isinstance(part, Tensor) else f"a {type(part).__name__}"
