@@ -11,6 +11,7 @@ import typer
 from vaelens.commands import option_values
 from vaelens.commands.evaluate import evaluate
 from vaelens.commands.images import explain, score
+from vaelens.commands.layers import layers
 from vaelens.commands.reproduce import reproduce
 from vaelens.commands.train import demo, train
 from vaelens.console import ignore_signals, mend_streams, run_command
@@ -47,6 +48,7 @@ app.command(epilog="Example: vaelens train mnist --root data/mnist --normal 1 --
 app.command(epilog="Example: vaelens explain runs/ones seven.png --out explained   (or mnist/test/00000 for a test image)")(
     explain
 )
+app.command(epilog="Example: vaelens layers vae.py:build --input 3x64x64")(layers)
 app.command(epilog="Example: vaelens score runs/ones photos/ --out scored --false-alarms 0.01")(score)
 app.command(epilog="Example: vaelens evaluate runs/ones --json")(evaluate)
 app.command(epilog="Example: vaelens reproduce table1 --root data --dataset ucsd-ped2 --out table1")(reproduce)

@@ -8,6 +8,7 @@ from vaelens.attention.latent_attention import METHODS, LatentAttention
 from vaelens.attention.maps import LatentMaps
 from vaelens.attention.posterior import PosteriorMaps
 from vaelens.attention.scores import Deviation, MeanSum, NormalDifference
+from vaelens.attention.survey import LayerWay, survey
 from vaelens.attention.variants import VARIANTS
 
 __all__ = [
@@ -16,7 +17,9 @@ __all__ = [
     "Deviation",
     "LatentAttention",
     "LatentMaps",
+    "LayerWay",
     "MeanSum",
     "NormalDifference",
     "PosteriorMaps",
+    "survey",
 ]

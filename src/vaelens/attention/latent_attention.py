@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 from torch.nn.parameter import is_lazy
 
+from vaelens.attention.dependence import independent, suspects
 from vaelens.attention.encoding import Encoding, MapOverwritten, Outdated, encode
 from vaelens.attention.head import NoClosedForm
 from vaelens.attention.maps import LatentMaps
@@ -82,6 +83,7 @@ class LatentAttention:
         self._like = torch.empty(0)
         self._proofs: dict[tuple[int, ...], Plan] = {}
         self._refused: dict[tuple[int, ...], str] = {}
+        self._reached: set[int] = set()  # latents that are known to depend on the layer
         shape = getattr(model, "input_shape", None)
         if isinstance(shape, tuple | list) and len(shape) == 3 and all(type(n) is int and n > 0 for n in shape):
             self._make_plan(noise(_parameter(model), tuple(shape), 2))
@@ -104,6 +106,11 @@ class LatentAttention:
     def method(self) -> str:
         """The method in use: "closed_form" or "vjp"."""
         return "vjp" if self._way()[1] else "closed_form"
+
+    @property
+    def why_not(self) -> str:
+        """Why the method in use is not the closed form; empty where it is."""
+        return self._way()[1]
 
     @property
     def layers(self) -> dict[str, tuple[int, int, int]]:
@@ -130,6 +137,7 @@ class LatentAttention:
             slope = noise * torch.exp(logvar / 2) / 2  # d z / d logvar
             cotangents["logvar"] = pick * slope.unsqueeze(1)
         weights = encoding.weights(cotangents, self.variant)
+        self._check_dependence(images, encoding, weights, latents)
         return self.wrap(encoding, weights, latents)
 
     def posterior(self, images: Tensor) -> PosteriorMaps:
@@ -158,7 +166,9 @@ class LatentAttention:
             raise UsageError(f"the distribution of maps is exact for variant 'cvpr' alone, not for '{self.variant}'")
         encoding = self.encode(images, logvar=True)
         latents, pick = self.pick(encoding.mean)
-        maps = self.wrap(encoding, encoding.weights({"mean": by_mean * pick}), latents)
+        weights = encoding.weights({"mean": by_mean * pick})
+        self._check_dependence(images, encoding, weights, latents)
+        maps = self.wrap(encoding, weights, latents)
         slopes = by_logvar(encoding.mean, encoding.logvar).gather(1, latents.expand(len(encoding.mean), -1))
         if not encoding.differentiable:
             slopes = slopes.detach()
@@ -231,6 +241,28 @@ class LatentAttention:
             self._proofs[state] = plan
         return plan
 
+    def _check_dependence(self, images: Tensor, encoding: Encoding, weights: Tensor, latents: Tensor) -> None:
+        """Raise UsageError for latents that do not depend on the layer, but in training, where one may begin as a constant."""
+        if encoding.differentiable or torch.compiler.is_compiling():
+            return
+        asked = suspects(weights, latents) - self._reached
+        if not asked:
+            return
+        found = independent(self.model, images, encoding.plan, self.memory, asked)
+        self._reached |= asked - set(found)
+        if found:
+            every = len(found) == encoding.mean.shape[1]
+            which = (
+                "no latent depends"
+                if every
+                else f"{', '.join(f'z{i}' for i in found)} {'do' if found[1:] else 'does'} not depend"
+            )
+            others = sorted({*latents.flatten().tolist()} - {*found})
+            rest = f", or ask for others: latents={others}" if others else ""
+            raise UsageError(
+                f"{which} on layer '{self.layer}': the gradient is 0 there, so there is no map; choose another layer{rest}"
+            )
+
     def wrap(
         self,
         encoding: Encoding,
@@ -270,6 +302,8 @@ class LatentAttention:
             name = type(self.model).__name__
             raise UsageError(f"the parameters of {name} were made in torch.inference_mode, where no gradient can be taken")
         plan = make_plan(self.model, probe, self._asked_layer, self.grid)
+        if self.grid is not None and self._asked_layer is None:
+            plan = self._last_of_tokens(probe, plan)
         beyond = self.latents if isinstance(self.latents, int) else max((*(self.latents or (0,)),)) + 1
         if beyond > plan.latent_dim:
             raise UsageError(
@@ -281,12 +315,22 @@ class LatentAttention:
         self._like = probe[:0].detach()
         self._refused.clear()
         self._proofs.clear()
+        self._reached.clear()
         confirmed, why_not = self._way()
         if self._asked_method == "closed_form" and confirmed.head is None:
             self._plan = None
             self._refuse(why_not, plan.layer)
         method = f"vjp because {why_not}" if why_not else "closed_form"
         log.info("layer '%s' %s: %s", plan.layer, plan.shape, method)
+
+    def _last_of_tokens(self, probe: Tensor, plan: Plan) -> Plan:
+        """The last layer of tokens in whose places the mean lies: behind the last attention a class token is alone."""
+        for layer in reversed(plan.layers):
+            if plan.layers[layer][1:] == plan.shape[1:]:
+                tried = make_plan(self.model, probe, layer, self.grid)
+                if len(independent(self.model, probe, tried, self.memory, range(plan.latent_dim))) < plan.latent_dim:
+                    return tried
+        return plan
 
     def _refuse(self, why: str, layer: str | None = None) -> None:
         raise UsageError(f"no closed form at layer '{layer or self.layer}': {why}; use method='auto' or 'vjp'")

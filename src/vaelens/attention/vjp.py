@@ -58,9 +58,10 @@ def vjp_weights(
         short = _confirmed(entrance(features, dict(zip(names, targets, strict=True))), targets, features, seeds)
     of = features if short is None else short.output
     weights = []
+    batched = True
     for start in range(0, rows, per_chunk):
         piece = [seed[start : start + per_chunk] for seed in seeds]
-        gradient = _gradient(targets, of, piece, create_graph)
+        gradient, batched = _gradient(targets, of, piece, create_graph, batched)
         if gradient is None:
             if "mean" in names:
                 raise UsageError("the posterior does not depend on this layer; choose one that lies on the way to the mean")
@@ -83,16 +84,31 @@ def _confirmed(short: Entrance | None, targets: list[Tensor], features: Tensor, 
     return short if (short.weights(behind) - expected).abs().max() <= _ROUNDING * largest else None
 
 
-def _gradient(targets: list[Tensor], of: Tensor | GradientEdge, seeds: list[Tensor], create_graph: bool) -> Tensor | None:
-    """Seeds (R, B, D) for each target -> gradient (R, B, n, h, w) by a feature map; None where there is no dependence."""
-    if seeds[0].shape[0] > 1:
+def can_batch(features: Tensor, outputs: Tensor) -> bool:
+    """Whether vmap can follow the way from `outputs` (B, D) back to `features`, so that latents go through it together."""
+    if not outputs.requires_grad:
+        return True
+    seeds = torch.eye(outputs.shape[1], dtype=outputs.dtype, device=outputs.device)[:2].unsqueeze(1)
+    return _gradient([outputs], features, [seeds.expand(-1, *outputs.shape)], False, True)[1]
+
+
+def _gradient(
+    targets: list[Tensor], of: Tensor | GradientEdge, seeds: list[Tensor], create_graph: bool, batched: bool
+) -> tuple[Tensor | None, bool]:
+    """Seeds (R, B, D) for each target -> gradient (R, B, n, h, w) by a feature map; None where there is no dependence.
+
+    `batched` is whether one pass for all of them is to be tried; it comes back false where vmap could not follow.
+    """
+    if batched and seeds[0].shape[0] > 1:
         try:
-            return _grad(targets, of, seeds, create_graph, batched=True)
+            return _grad(targets, of, seeds, create_graph, batched=True), True
         except RuntimeError as error:
-            log.info("batched products are not possible here (%s); one backward pass per latent instead", error)
+            why = (str(error).strip() or type(error).__name__).splitlines()[0]
+            log.info("batched products are not possible here (%s); one backward pass per latent instead", why)
+            batched = False
     rows = ([seed[i].contiguous() for seed in seeds] for i in range(seeds[0].shape[0]))
     each = [_grad(targets, of, row, create_graph, batched=False) for row in rows]
-    return None if each[0] is None else torch.stack([gradient for gradient in each if gradient is not None])
+    return None if each[0] is None else torch.stack([gradient for gradient in each if gradient is not None]), batched
 
 
 def _grad(

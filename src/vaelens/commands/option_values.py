@@ -57,6 +57,54 @@ def words_of(text: str | None) -> tuple[str, ...]:
     return () if text is None else tuple(part.strip() for part in text.split(","))
 
 
+def key_of(option: str, text: str) -> str | int | slice | tuple[str | int, ...]:
+    """Where something is in what an encoder returns: `0`, `mu`, `latent_dist.mean`, `1.0`, or columns `0:10`.
+
+    Raises:
+        UsageError: names the option and what it takes.
+    """
+    try:
+        if ":" in text:
+            first, last = (int(part) if part.strip() else None for part in text.split(":"))
+            return slice(first, last)
+    except ValueError:
+        raise UsageError(f"{option} takes a name, an index or columns such as 0:10, got {text!r}") from None
+    parts = tuple(int(part) if part.isdigit() else part for part in text.split("."))
+    return parts[0] if len(parts) == 1 else parts
+
+
+def pair_of(option: str, text: str | None, by: str) -> tuple[int, int] | None:
+    """Two whole numbers of `3,4` or `14x14`; None of None.
+
+    Raises:
+        UsageError: names the option and what it takes.
+    """
+    if text is None:
+        return None
+    try:
+        first, second = (int(part) for part in text.lower().split(by))
+    except ValueError:
+        raise UsageError(f"{option} takes two whole numbers such as 4{by}6, got {text!r}") from None
+    return first, second
+
+
+def input_shape_of(text: str | None) -> tuple[int, int, int] | None:
+    """Channels, height and width of `3x64x64`; None of None.
+
+    Raises:
+        UsageError: names the option and what it takes.
+    """
+    if text is None:
+        return None
+    try:
+        channels, height, width = (int(part) for part in text.lower().split("x"))
+        if min(channels, height, width) > 0:
+            return channels, height, width
+    except ValueError:
+        pass
+    raise UsageError(f"--input takes channels, height and width such as 3x64x64, got {text!r}")
+
+
 def latents_of(text: str | None) -> str | list[int] | None:
     """Indices of `0,3,7`; `top5` as it is.
 
