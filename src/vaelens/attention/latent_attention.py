@@ -243,7 +243,7 @@ class LatentAttention:
 
     def _check_dependence(self, images: Tensor, encoding: Encoding, weights: Tensor, latents: Tensor) -> None:
         """Raise UsageError for latents that do not depend on the layer, but in training, where one may begin as a constant."""
-        if encoding.differentiable or torch.compiler.is_compiling():
+        if (encoding.differentiable and self.model.training) or torch.compiler.is_compiling():
             return
         asked = suspects(weights, latents) - self._reached
         if not asked:

@@ -55,7 +55,8 @@ def find_head(trace: Trace, position: int) -> LinearHead:
     try:
         others, logvar, taken = _walk(trace, trace.logvar, position)
         # What both take in is the same, though each may have made vectors of it by a call of its own.
-        if taken.holds_same(given) and _entry(others, logvar, (n, h, w)) == entry:
+        takes_map = _entry(others, logvar, (n, h, w)) == len(others)
+        if taken.holds_same(given) and takes_map == (entry == len(stages)):
             finals["logvar"] = logvar
     except NoClosedForm:
         pass

@@ -1,0 +1,348 @@
+"""Models of one's own: what their encoders return, which part encodes, and what is asked for instead of guessed."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.distributions import Independent, LogNormal, Normal
+
+from vaelens import LatentAttention, adapt
+from vaelens.errors import UsageError
+
+D = 3
+IMAGES = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+class Encoder(nn.Module):
+    """conv, ReLU, then mean and log variance, given back as `form` has them."""
+
+    def __init__(self, form: Any = None) -> None:
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(1, 4, 4, 2, 1), nn.ReLU()
+        self.fc_mu, self.fc_var = nn.Linear(64, D), nn.Linear(64, D)
+        self.form = form
+
+    def features(self, images: Tensor) -> Tensor:
+        return self.relu(self.conv(images)).flatten(1)
+
+    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.features(images)
+        return self.fc_mu(hidden), self.fc_var(hidden)
+
+    def forward(self, images: Tensor) -> Any:
+        hidden = self.features(images)
+        return self.form(self.fc_mu(hidden), self.fc_var(hidden), hidden)
+
+
+class Whole(nn.Module):
+    """A VAE with an encoder that is a module, and a decoder."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = nn.Sequential(nn.Linear(D, 64), nn.Unflatten(1, (1, 8, 8)))
+
+
+@dataclass
+class Output:
+    z_mu: Tensor
+    z_log_var: Tensor
+    hidden: Tensor | None = None
+
+
+@dataclass
+class Around:
+    features: Tensor
+    posterior: Any
+
+
+class Bag:
+    def __init__(self, **things: Any) -> None:
+        self.__dict__.update(things)
+
+
+Named = namedtuple("Named", ["hidden", "mean", "std"])
+
+# What an encoder may return, and what has to be said of it besides; m, v and h are mean, log variance and hidden units.
+FORMS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "pair": (lambda m, v, h: (m, v), {}),
+    "list": (lambda m, v, h: [m, v], {}),
+    "dict": (lambda m, v, h: {"mu": m, "logvar": v, "hidden": h}, {}),
+    "dict of standard deviations": (lambda m, v, h: {"loc": m, "scale": (v / 2).exp()}, {}),
+    "dict of variances": (lambda m, v, h: {"mean_z": m, "var_z": v.exp()}, {}),
+    "dict of logarithms": (lambda m, v, h: {"latent_mean": m, "log_sigma": v / 2}, {}),
+    "dict of both": (lambda m, v, h: {"mu": m, "std": (v / 2).exp(), "log_var": v}, {}),
+    "dataclass": (lambda m, v, h: Output(m, v, h), {}),
+    "named tuple": (lambda m, v, h: Named(h, m, (v / 2).exp()), {}),
+    "object": (lambda m, v, h: Bag(mean=m, logvar=v), {}),
+    "dataclass around": (lambda m, v, h: Around(h, Bag(mean=m, logvar=v)), {}),
+    "distribution": (lambda m, v, h: Normal(m, (v / 2).exp()), {}),
+    "independent": (lambda m, v, h: Independent(Normal(m, (v / 2).exp()), 1), {}),
+    "distribution in a tuple": (lambda m, v, h: (h, Normal(m, (v / 2).exp())), {}),
+    "distribution in a dict": (lambda m, v, h: {"hidden": h, "q": Normal(m, (v / 2).exp())}, {}),
+    "tuple with more in it": (lambda m, v, h: (h, m, v), {"mean": 1, "logvar": 2}),
+    "nested": (lambda m, v, h: (h, {"a": (m, v)}), {"mean": (1, "a", 0), "logvar": (1, "a", 1)}),
+    "by path": (lambda m, v, h: Bag(q=Bag(one=m, two=v.exp())), {"mean": "q.one", "variance": "q.two"}),
+    "other names": (lambda m, v, h: {"code": m, "noise": (v / 2).exp()}, {"mean": "code", "std": "noise"}),
+    "one name": (lambda m, v, h: {"code": m, "logvar": v}, {"mean": "code"}),
+    "one tensor": (lambda m, v, h: torch.cat([m, v], 1), {"mean": slice(0, D), "logvar": slice(D, None)}),
+    "interleaved": (
+        lambda m, v, h: torch.stack([m, v], 2).flatten(1),
+        {"mean": slice(0, None, 2), "logvar": slice(1, None, 2)},
+    ),
+    "pair of mean and deviation": (lambda m, v, h: (m, (v / 2).exp()), {"mean": 0, "std": 1}),
+    "a place of one pixel": (lambda m, v, h: (m[..., None, None], v[..., None, None]), {}),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("way", ["module", "method", "itself"])
+def test_what_an_encoder_returns(form: str, way: str, agrees: Any) -> None:
+    returned, said = FORMS[form]
+    encoder = Encoder(returned).eval()
+    model: nn.Module = encoder
+    prefix = ""
+    if way == "module":
+        model, prefix = Whole(encoder).eval(), "encoder."
+    elif way == "method":
+        encoder.encode = encoder.forward
+    attention = agrees(adapt(model, **said), encoder.posterior, IMAGES)
+    assert attention.layer == f"{prefix}relu"
+
+
+def test_a_pair_keeps_the_closed_form() -> None:
+    for form in ("pair", "dict", "dataclass", "nested", "a place of one pixel"):
+        returned, said = FORMS[form]
+        assert LatentAttention(adapt(Encoder(returned).eval(), **said))(IMAGES).method == "closed_form"
+
+
+def test_heads_behind_an_encoder_of_features(agrees: Any) -> None:
+    class Split(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.Sequential(nn.Conv2d(1, 4, 4, 2, 1), nn.ReLU())
+            self.fc_mu, self.fc_var = nn.Linear(64, D), nn.Linear(64, D)
+
+        def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            hidden = self.encoder(images).flatten(1)
+            return self.fc_mu(hidden), self.fc_var(hidden)
+
+    model = Split().eval()
+    with pytest.raises(UsageError, match=r"Split.encoder returns one tensor \(2, 4, 4, 4\).*heads="):
+        adapt(model).encode(IMAGES)
+    vae = adapt(model, heads=("fc_mu", "fc_var"))
+    agrees(vae, model.posterior, IMAGES, layer="encoder", method="closed_form")
+    with pytest.raises(UsageError, match="no module 'fc_sigma'; there are: encoder, fc_mu, fc_var"):
+        adapt(model, heads=("fc_mu", "fc_sigma"))
+
+
+def test_a_lightning_module_whose_part_encodes(agrees: Any) -> None:
+    class Lit(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.vae = Whole(Encoder(lambda m, v, h: {"mu": m, "logvar": v}))
+            self.loss = nn.MSELoss()
+
+    model = Lit().eval()
+    vae = adapt(model)
+    attention = agrees(vae, model.vae.encoder.posterior, IMAGES, method="closed_form")
+    assert attention.layer == "vae.encoder.relu"
+    latents = vae.encode(IMAGES)[0]
+    assert torch.equal(vae.decode(latents), model.vae.decoder(latents))
+
+
+def test_a_lightning_module_with_encode(agrees: Any) -> None:
+    class Lit(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = Encoder(lambda m, v, h: (m, v))
+
+        def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            mean, logvar = self.net(images)
+            return mean, logvar
+
+    model = Lit().eval()
+    agrees(adapt(model), model.net.posterior, IMAGES)
+    agrees(model, model.net.posterior, IMAGES)  # which needs no adapter
+
+
+def test_an_encoder_of_a_name_of_its_own(agrees: Any) -> None:
+    class Mine(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = Whole(Encoder(lambda m, v, h: (m, v)))
+
+        def to_posterior(self, images: Tensor) -> Any:
+            return self.body.encoder(2 * images)
+
+    model = Mine().eval()
+    doubled = lambda images: model.body.encoder.posterior(2 * images)  # noqa: E731
+    agrees(adapt(model, encode="to_posterior"), doubled, IMAGES)
+    agrees(adapt(model, encode="body.encoder"), model.body.encoder.posterior, IMAGES)
+    agrees(
+        adapt(model, encode=lambda images: model.body.encoder(3 * images)),
+        lambda x: model.body.encoder.posterior(3 * x),
+        IMAGES,
+    )
+
+
+class TwoParts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = Whole(Encoder()), Whole(Encoder())
+
+
+class Decoder(nn.Module):
+    def decode(self, latents: Tensor) -> Tensor:
+        return latents
+
+
+def returns(form: Any) -> nn.Module:
+    return Encoder(form).eval()
+
+
+# What is refused, how, and what the one line says.
+REFUSED: dict[str, tuple[Any, str]] = {
+    "three tensors": (
+        lambda: adapt(returns(lambda m, v, h: (h, m, v))).encode(IMAGES),
+        r"Encoder returns a tuple of 3 \(0 is \(2, 64\), 1 is \(2, 3\), 2 is \(2, 3\)\); say which is what: mean=",
+    ),
+    "two of other shapes": (lambda: adapt(returns(lambda m, v, h: (h, v))).encode(IMAGES), "tuple of 2.*say which is what"),
+    "one tensor": (lambda: adapt(returns(lambda m, v, h: m)).encode(IMAGES), r"one tensor \(2, 3\); say which columns"),
+    "nothing known": (lambda: adapt(returns(lambda m, v, h: {"a": m, "b": v})).encode(IMAGES), "'a' is .*say which is what"),
+    "two means": (
+        lambda: adapt(returns(lambda m, v, h: {"mu": m, "mean": m, "logvar": v})).encode(IMAGES),
+        "several means: mu, mean; say which: mean='mu'",
+    ),
+    "two log variances": (
+        lambda: adapt(returns(lambda m, v, h: {"mu": m, "logvar": v, "log_var": v})).encode(IMAGES),
+        "several of logvar: logvar, log_var; say which: logvar=",
+    ),
+    "no spread": (lambda: adapt(returns(lambda m, v, h: {"mu": m})).encode(IMAGES), "a mean and no log variance"),
+    "nothing": (lambda: adapt(returns(lambda m, v, h: None)).encode(IMAGES), "returns a NoneType"),
+    "another distribution": (
+        lambda: adapt(returns(lambda m, v, h: LogNormal(m, v.exp()))).encode(IMAGES),
+        "returns a LogNormal.*diagonal Normal",
+    ),
+    "two distributions": (
+        lambda: adapt(returns(lambda m, v, h: (Normal(m, v.exp()), Normal(m, v.exp())))).encode(IMAGES),
+        "tuple of 2.*say which is what",
+    ),
+    "shapes apart": (lambda: adapt(returns(lambda m, v, h: (m, v, h)), mean=0, logvar=2).encode(IMAGES), "of one shape"),
+    "an index too far": (lambda: adapt(returns(lambda m, v, h: (m, v)), mean=0, logvar=2).encode(IMAGES), "nothing at index 2"),
+    "a name that is not there": (
+        lambda: adapt(returns(lambda m, v, h: {"m": m, "v": v}), mean="m", logvar="w").encode(IMAGES),
+        "returns no 'w': a dict .*'m' is",
+    ),
+    "integers": (lambda: adapt(returns(lambda m, v, h: (m.long(), v.long()))).encode(IMAGES), "no tensor of numbers"),
+    "several parts": (lambda: adapt(TwoParts()), "several parts that encode.*encode='left.encoder' or encode='right.encoder'"),
+    "a decoder alone": (lambda: adapt(Decoder()), "Decoder has a decoder and no encoder"),
+    "no module": (lambda: adapt("vae"), "must be a torch.nn.Module, got str"),  # type: ignore[arg-type]
+    "twice": (lambda: adapt(adapt(returns(None))), "adapted already"),
+    "no such encoder": (lambda: adapt(TwoParts(), encode="middle"), "TwoParts has no 'middle'; its parts are: left, right"),
+    "an encoder that is none": (lambda: adapt(returns(None), encode="form"), "no 'form'|NoneType and cannot be called"),
+    "encode that is none": (lambda: adapt(returns(None), encode=3), "encode is the dotted name"),  # type: ignore[arg-type]
+    "two spreads": (lambda: adapt(returns(None), mean=0, logvar=1, std=2), "in one way, not in 2: logvar, std"),
+    "a spread and none": (lambda: adapt(returns(None), logvar=1, deterministic=True), "in one way"),
+    "a spread without a mean": (lambda: adapt(returns(None), std=1), "say where the mean is, too"),
+    "a mean without a spread": (lambda: adapt(returns(None), mean=0), "say where the log variance is, too"),
+    "a key that is none": (lambda: adapt(returns(None), mean=0.5, logvar=1), "a name, an index, a slice"),  # type: ignore[arg-type]
+    "heads and a mean": (lambda: adapt(returns(None), heads=("fc_mu", "fc_var"), mean=0), "leave out mean and the spread"),
+    "one head": (lambda: adapt(returns(None), heads=("fc_mu",)), "heads are the names of two modules"),  # type: ignore[arg-type]
+    "pooled without places": (lambda: adapt(returns(lambda m, v, h: (m, v)), pooled=True).encode(IMAGES), "without places"),
+    "pooled and a position": (lambda: adapt(returns(None), pooled=True, position=(0, 0)), "leave out position, or pooled"),
+    "flatten and a channel": (lambda: adapt(returns(None), flatten=True, channel=0), "leave out pooled, channel and position"),
+    "a position that is none": (lambda: adapt(returns(None), position=3), "position is .row, column."),  # type: ignore[arg-type]
+    "a range that is none": (lambda: adapt(returns(None), input_range=(1, 0)), "input_range is .low, high."),
+    "two ways of scaling": (lambda: adapt(returns(None), input_range=(0, 1), normalize=((0,), (1,))), "not both"),
+    "no deviation": (lambda: adapt(returns(None), normalize=((0.5,), (0,))), "standard deviations above 0"),
+    "other images": (
+        lambda: LatentAttention(adapt(returns(lambda m, v, h: (m, v))))(torch.rand(2, 3, 8, 8)),
+        r"Encoder does not take images \(2, 3, 8, 8\); check their channels and size",
+    ),
+    "other numbers": (
+        lambda: LatentAttention(adapt(returns(lambda m, v, h: (m, v))))(IMAGES.double()),
+        r"they are torch.float64 and the model's weights torch.float32: images.to\(torch.float32\)",
+    ),
+    "another device": (
+        lambda: LatentAttention(adapt(returns(lambda m, v, h: (m, v))).to("meta"))(IMAGES),
+        r"they are on cpu and the model is on meta: images.to\('meta'\)",
+    ),
+    "latents that are not there": (
+        lambda: LatentAttention(adapt(returns(lambda m, v, h: (m, v))), latents=[3])(IMAGES),
+        "latent 3 does not exist; the model has 3: 0 to 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_told_apart_is_asked_for(what: str) -> None:
+    call, match = REFUSED[what]
+    with pytest.raises(UsageError, match=match) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_codebook_in_a_model_of_ones_own() -> None:
+    class VectorQuantizer(nn.Module):
+        pass
+
+    model = Whole(Encoder(lambda m, v, h: (m, v)))
+    model.codes = VectorQuantizer()
+    with pytest.raises(UsageError, match=r"quantises its latents .'codes', VectorQuantizer."):
+        adapt(model)
+
+
+def test_a_model_without_an_encoder_says_where_to_look() -> None:
+    with pytest.raises(UsageError, match=r"Conv2d has no method encode.*adapt"):
+        LatentAttention(nn.Conv2d(1, 1, 3))(IMAGES)
+    with pytest.raises(UsageError, match=r"Conv2d returns one tensor \(2, 1, 6, 6\)"):
+        LatentAttention(adapt(nn.Conv2d(1, 1, 3)))(IMAGES)
+
+
+def test_modes_devices_and_weights_are_the_models_own() -> None:
+    model = Whole(Encoder(lambda m, v, h: (m, v)))
+    vae = adapt(model.train())
+    assert vae.training
+    assert model.training
+    vae.eval()
+    assert not model.training
+    assert [name for name, _ in vae.named_parameters()] == [name for name, _ in model.named_parameters()]
+    assert vae.state_dict().keys() == model.state_dict().keys()
+    vae.load_state_dict({key: torch.zeros_like(value) for key, value in model.state_dict().items()})
+    assert not model.encoder.fc_mu.weight.any()
+    vae.double()
+    assert model.encoder.conv.weight.dtype == torch.float64
+    assert "AdaptedVAE(Whole.encoder)" in repr(vae)
+
+
+def test_training_through_an_adapter_reaches_the_model() -> None:
+    model = Whole(Encoder(lambda m, v, h: {"mu": m, "logvar": v}))
+    maps = LatentAttention(adapt(model))(IMAGES)
+    assert maps.method == "closed_form"
+    maps.per_latent.sum().backward()
+    assert model.encoder.conv.weight.grad is not None
+    assert model.encoder.fc_mu.weight.grad is not None
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.permutations(["mean", "logvar", "hidden", "skip"]),
+    st.sampled_from([("mu", "logvar"), ("z_mean", "z_log_var"), ("loc_q", "log_variance"), ("Mean", "LogVar")]),
+)
+def test_order_and_company_do_not_matter_where_there_are_names(order: list[str], names: tuple[str, str]) -> None:
+    called = {"mean": names[0], "logvar": names[1], "hidden": "hidden", "skip": "skip_connection"}
+    m, v = torch.randn(2, D), torch.randn(2, D)
+    values = {"mean": m, "logvar": v, "hidden": torch.randn(2, D), "skip": torch.randn(2, 9)}
+    vae = adapt(returns(lambda *_: {called[key]: values[key] for key in order}))
+    mean, logvar = vae.encode(IMAGES)
+    assert torch.equal(mean, m)
+    assert torch.equal(logvar, v)
