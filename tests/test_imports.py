@@ -45,7 +45,7 @@ def test_import_vaelens_and_the_command_line_import_nothing_heavy() -> None:
 
 
 def test_attention_imports_torch_alone() -> None:
-    assert loaded_by("import vaelens.attention") <= {"torch", "numpy"}
+    assert loaded_by("import vaelens.attention, vaelens.adapters") <= {"torch", "numpy"}
 
 
 def test_scoring_does_not_import_what_only_training_needs() -> None:

@@ -178,6 +178,16 @@ def test_diffusers_asks_what_a_latent_is(kl: Any) -> None:
     line_of(lambda: adapt(kl, pooled=True).decode(torch.zeros(1, 4)), "cannot be decoded by themselves")
 
 
+def test_diffusers_in_tiles_or_slices(kl: Any) -> None:
+    model = copy.deepcopy(kl)
+    model.enable_tiling()
+    model.tile_sample_min_size = 16
+    line_of(lambda: LatentAttention(adapt(model, pooled=True))(PHOTOS), "in tiles.*disable_tiling")
+    model.disable_tiling()
+    model.enable_slicing()
+    line_of(lambda: LatentAttention(adapt(model, pooled=True))(PHOTOS), "image by image; call its disable_slicing")
+
+
 def test_diffusers_of_quantised_or_bare_latents() -> None:
     from diffusers import AutoencoderTiny, VQModel
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import namedtuple
 from dataclasses import dataclass
 from typing import Any
@@ -242,6 +243,14 @@ REFUSED: dict[str, tuple[Any, str]] = {
         lambda: adapt(returns(lambda m, v, h: {"m": m, "v": v}), mean="m", logvar="w").encode(IMAGES),
         "returns no 'w': a dict .*'m' is",
     ),
+    "a deviation below 0": (
+        lambda: adapt(returns(lambda m, v, h: (m, m)), mean=0, std=1).encode(IMAGES),
+        "the std that Encoder returns has numbers below 0; is it a log variance",
+    ),
+    "no columns": (
+        lambda: LatentAttention(adapt(returns(lambda m, v, h: m), mean=slice(0, 0), logvar=slice(0, 0)))(IMAGES),
+        "a posterior of no latents",
+    ),
     "integers": (lambda: adapt(returns(lambda m, v, h: (m.long(), v.long()))).encode(IMAGES), "no tensor of numbers"),
     "several parts": (lambda: adapt(TwoParts()), "several parts that encode.*encode='left.encoder' or encode='right.encoder'"),
     "a decoder alone": (lambda: adapt(Decoder()), "Decoder has a decoder and no encoder"),
@@ -291,6 +300,36 @@ def test_what_cannot_be_told_apart_is_asked_for(what: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_an_encoder_that_takes_more_than_images() -> None:
+    class Conditional(Encoder):
+        def encode(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+            return self.posterior(images * labels)
+
+    class Mistaken(Encoder):
+        def encode(self, images: Tensor) -> Any:
+            return self.posterior(images + "one")  # type: ignore[operator]
+
+    model = Conditional().eval()
+    with pytest.raises(UsageError, match=r"Conditional.encode takes more than images .*'labels'.*adapt\(model, encode=lambda"):
+        adapt(model).encode(IMAGES)
+    with pytest.raises(TypeError, match="str"):
+        adapt(Mistaken()).encode(IMAGES)  # its own mistake, with its own traceback
+    with pytest.raises(UsageError, match=r"Conditional.encode takes more than images .*'labels'"):
+        LatentAttention(model)(IMAGES)
+    with pytest.raises(TypeError, match="str"):
+        LatentAttention(Mistaken().eval())(IMAGES)
+    maps = LatentAttention(adapt(model, encode=lambda images: model.encode(images, torch.tensor(2.0))))(IMAGES)
+    torch.testing.assert_close(maps.mean, model.posterior(2 * IMAGES)[0])
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel, lambda model: torch.compile(nn.DataParallel(model))])
+def test_compiled_and_parallel_models_are_explained_as_they_were_written(wrap: Any) -> None:
+    model = Whole(Encoder(lambda m, v, h: (m, v))).eval()
+    attention = LatentAttention(adapt(wrap(model)))
+    assert attention(IMAGES).method == "closed_form"
+    assert attention.layer == "encoder.relu"
+
+
 def test_a_codebook_in_a_model_of_ones_own() -> None:
     class VectorQuantizer(nn.Module):
         pass
@@ -322,6 +361,22 @@ def test_modes_devices_and_weights_are_the_models_own() -> None:
     vae.double()
     assert model.encoder.conv.weight.dtype == torch.float64
     assert "AdaptedVAE(Whole.encoder)" in repr(vae)
+
+
+@pytest.mark.parametrize("form", ["pair", "dict", "tuple with more in it"])
+def test_a_copy_is_of_the_model_too(form: str) -> None:
+    """As whoever randomizes a copy's weights relies on."""
+    returned, said = FORMS[form]
+    vae = adapt(Whole(Encoder(returned)).eval(), **said)
+    mean, latents = vae.encode(IMAGES)[0], torch.ones(1, D)
+    image = vae.decode(latents)
+    other = copy.deepcopy(vae)
+    for parameter in other.parameters():
+        nn.init.zeros_(parameter)
+    assert not other.encode(IMAGES)[0].any()
+    assert not other.decode(latents).any()
+    assert torch.equal(vae.encode(IMAGES)[0], mean)
+    assert torch.equal(vae.decode(latents), image)
 
 
 def test_training_through_an_adapter_reaches_the_model() -> None:

@@ -81,9 +81,20 @@ def adapt(
         raise UsageError("the model is adapted already; adapt the model in it, which is its `.model`")
     if not isinstance(model, nn.Module):
         raise UsageError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
+    model = _unwrapped(model)
     found = named(model, encode) if encode is not None else next(filter(None, (family(model) for family in FAMILIES)))
     given = {"logvar": logvar, "std": std, "variance": variance, "log_std": log_std}
     reading = Reading.asked(found, mean, given, heads, deterministic)
     return AdaptedVAE(
         model, found, reading, Spatial.asked(pooled, channel, position, flatten), Inputs.asked(input_range, normalize)
     )
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The model that was compiled or is spread over devices: compiled code calls no hooks, and a copy sees part of a batch."""
+    while True:
+        parallel = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
+        inner = model.module if parallel else getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vaelens.adapters.entrance import Entrance
+from vaelens.adapters.entrance import Entrance, takes_one
 from vaelens.adapters.inputs import Inputs
 from vaelens.adapters.returned import Reading
 from vaelens.adapters.spatial import Spatial
@@ -45,7 +45,16 @@ class AdaptedVAE(nn.Module):
         Raises:
             UsageError: what the encoder returns does not say which is which, or where a latent is.
         """
-        mean, logvar = self._reading(self._entrance.encode(self._inputs(images)))
+        try:
+            returned = self._entrance.encode(self._inputs(images))
+        except TypeError as error:
+            if takes_one(self._entrance.encode):
+                raise
+            raise UsageError(
+                f"{self._entrance.name} takes more than images ({error}); give adapt a function of the images: "
+                "adapt(model, encode=lambda images: model.encode(images, ...))"
+            ) from error
+        mean, logvar = self._reading(returned)
         return self._spatial(self._entrance.name, mean, logvar)
 
     def decode(self, latents: Tensor) -> Tensor:

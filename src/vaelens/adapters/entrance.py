@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,6 +72,17 @@ def refuse_quantised(model: nn.Module) -> None:
                 f"{type(model).__name__} quantises its latents ('{name}', {type(module).__name__}): they are entries of a "
                 "codebook, without a mean or a variance whose gradient could be taken"
             )
+
+
+def takes_one(encode: Callable[[Tensor], Any]) -> bool:
+    """Whether it can be called with images alone, as far as its signature tells."""
+    try:
+        inspect.signature(encode.forward if isinstance(encode, nn.Module) else encode).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # it has none that Python could read
+        return True
+    return True
 
 
 def is_of(model: nn.Module, package: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -64,11 +65,12 @@ def _decode(module: nn.Module) -> Any:
     for name in _DECODERS:
         found = getattr(module, name, None)
         if callable(found):
-            return lambda latents, found=found: _image(found(latents))
+            return partial(_image, found)  # a function of its own would stay with the first model when that is copied
     return None
 
 
-def _image(returned: Any) -> Tensor:
+def _image(decode: Any, latents: Tensor) -> Tensor:
+    returned = decode(latents)
     if isinstance(returned, Tensor):
         return returned
     raise UsageError(f"the decoder returns a {type(returned).__name__} and not a tensor of images")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from vaelens.adapters.entrance import Entrance, image_shape, is_of, refuse_quantised
@@ -21,14 +23,15 @@ def entrance(model: nn.Module) -> Entrance | None:
     if encoder is None:
         raise UsageError(f"{type(model).__name__} of pythae has no encoder, so it has no latents of an image to explain")
 
-    def decode(latents: Tensor) -> Tensor:
-        return model.decoder(latents)["reconstruction"]  # type: ignore[no-any-return,operator]
-
     return Entrance(
         name=f"{type(model).__name__}.encoder",
         encode=encoder,
         owner=model,
         mean="embedding",
-        decode=decode,
+        decode=partial(_decode, model),
         input_shape=image_shape(*(getattr(model, "input_dim", None) or ())),
     )
+
+
+def _decode(model: nn.Module, latents: Tensor) -> Tensor:
+    return model.decoder(latents)["reconstruction"]  # type: ignore[no-any-return,operator]

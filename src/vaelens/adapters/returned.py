@@ -103,6 +103,8 @@ class Reading:
                 f"{self.name} returns a mean {tuple(mean.shape)} and a {kind} {tuple(spread.shape)}; "
                 "both are (B, D) of one shape, or (B, C, h, w)"
             )
+        if kind in ("std", "variance") and not torch.compiler.is_compiling() and bool((spread < 0).any()):
+            raise UsageError(f"the {kind} that {self.name} returns has numbers below 0; is it a log variance (logvar=)?")
         return mean, SPREADS[kind](spread)
 
     def _by_head(self, head: nn.Module, returned: Any) -> Tensor:

@@ -38,6 +38,12 @@ def posterior(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         result = encode(images)
     except torch.OutOfMemoryError:
         raise
+    except TypeError as error:
+        if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+            raise  # a mistake within it
+        raise UsageError(
+            f"{encoder_of(model)} takes more than images ({error}); vaelens.adapt(model, encode=...) takes a function of them"
+        ) from error
     except (RuntimeError, ValueError, IndexError) as error:
         if isinstance(error, VaelensError) or torch.compiler.is_compiling():
             raise
@@ -53,6 +59,8 @@ def posterior(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
             f"{encoder_of(model)} must return mean and logvar of one shape (B, D), "
             f"got {tuple(mean.shape)} and {tuple(logvar.shape)}; vaelens.adapt(model) takes others apart"
         )
+    if mean.shape[1] == 0:
+        raise UsageError(f"{encoder_of(model)} gives a posterior of no latents, {tuple(mean.shape)}")
     return mean, logvar
 
 
