@@ -46,7 +46,7 @@ demo: .venv/core
 	@$(BIN)/vaelens demo --out demo
 
 test: .venv/dev chromium
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 $(PYTEST)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(PYTEST)
 
 lint: .venv/dev
 	@$(BIN)/ruff check
