@@ -29,6 +29,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.conv, self.relu = nn.Conv2d(1, 4, 4, 2, 1), nn.ReLU()
         self.fc_mu, self.fc_var = nn.Linear(64, D), nn.Linear(64, D)
+        nn.init.constant_(self.fc_var.bias, -1.0)  # as of a trained model
         self.form = form
 
     def features(self, images: Tensor) -> Tensor:
@@ -117,6 +118,19 @@ def test_what_an_encoder_returns(form: str, way: str, agrees: Any) -> None:
         encoder.encode = encoder.forward
     attention = agrees(adapt(model, **said), encoder.posterior, IMAGES)
     assert attention.layer == f"{prefix}relu"
+
+
+def test_a_pair_is_asked_about_until_it_is_settled() -> None:
+    kept = [torch.full((2, D), 0.1)]
+    vae = adapt(returns(lambda m, v, h: (m, kept[0])))
+    with pytest.raises(UsageError, match="above 0 throughout"):
+        vae.encode(IMAGES)
+    kept[0] = torch.tensor([[0.1, 0.2, -0.1]]).expand(2, -1)
+    vae.encode(IMAGES)
+    kept[0] = torch.full((2, D), 0.1)  # of one image or another it may be
+    assert torch.equal(vae.encode(IMAGES)[1], kept[0])
+    said = adapt(returns(lambda m, v, h: (m, kept[0])), mean=0, logvar=1)
+    assert torch.equal(said.encode(IMAGES)[1], kept[0])
 
 
 def test_a_pair_keeps_the_closed_form() -> None:
@@ -242,6 +256,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a name that is not there": (
         lambda: adapt(returns(lambda m, v, h: {"m": m, "v": v}), mean="m", logvar="w").encode(IMAGES),
         "returns no 'w': a dict .*'m' is",
+    ),
+    "a pair that may be mean and deviation": (
+        lambda: adapt(returns(lambda m, v, h: (m, v.exp()))).encode(IMAGES),
+        "the second is above 0 throughout, as a standard deviation is.*mean=0 with logvar=1, std=1 or variance=1",
     ),
     "a deviation below 0": (
         lambda: adapt(returns(lambda m, v, h: (m, m)), mean=0, std=1).encode(IMAGES),

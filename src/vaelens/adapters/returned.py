@@ -32,7 +32,7 @@ _NAMES = {
 _AROUND = ("latent", "posterior", "z", "q")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Reading:
     """Where mean and spread are in what an encoder returns.
 
@@ -49,6 +49,7 @@ class Reading:
     spread: tuple[str, Key] | None = None
     deterministic: bool = False
     heads: tuple[nn.Module, nn.Module] | None = None
+    _settled: bool = False  # whether the second of a bare pair was seen to be no standard deviation
 
     @classmethod
     def asked(
@@ -151,6 +152,7 @@ class Reading:
         if self.spread is not None:
             return self.spread[0], _pick(self.name, source, self.spread[1])
         if isinstance(source, tuple | list) and not hasattr(source, "_fields"):
+            self._check_pair(source[1])
             return "logvar", source[1]
         for kind, names in _NAMES.items():
             found = _known(source, names)
@@ -162,6 +164,17 @@ class Reading:
             f"{self.name} returns a mean and no log variance: {_told(source)}; say where it is (logvar=, std=, variance= or "
             "log_std=), or deterministic=True where the model has none"
         )
+
+    def _check_pair(self, second: Tensor) -> None:
+        """Some encoders return (mean, standard deviation): a log variance above 0 throughout is hardly one."""
+        if self._settled or torch.compiler.is_compiling() or not second.numel():
+            return
+        if bool((second > 0).all()):
+            raise UsageError(
+                f"{self.name} returns two tensors, of which the second is above 0 throughout, as a standard deviation is and a "
+                "log variance seldom; say which it is: mean=0 with logvar=1, std=1 or variance=1"
+            )
+        self._settled = True
 
     def _ask(self, returned: Any) -> UsageError:
         if isinstance(returned, Tensor):
