@@ -2,6 +2,7 @@
 
     python benchmarks/attention.py            # the four networks, a few minutes on 2 cores
     python benchmarks/attention.py --network mnist --rounds 15 --json results.json
+    python benchmarks/attention.py --network others      # adapted models of pythae and MONAI, where these are installed
 
 All methods run in turn in one process, round after round, so that a machine whose speed drifts slows all of them, each behind
 a forward pass that is not timed; printed are medians over the rounds and ratios of medians. Peak memory is what torch's
@@ -26,10 +27,12 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # torch's profiler would report 
 import torch
 from torch import Tensor, nn
 
+from vaelens import adapt
 from vaelens.attention import LatentAttention
-from vaelens.models import NETWORKS, build
+from vaelens.models import build
 
-BATCH = {"mnist": 128, "ucsd": 32, "mvtec": 8, "dsprites": 64}
+BATCH = {"mnist": 128, "ucsd": 32, "mvtec": 8, "dsprites": 64, "pythae": 64, "monai": 64}
+OTHERS = ("pythae", "monai")
 METHODS = ("one encoder forward", "closed form", "batched VJP", "one backward per latent", "captum LayerGradCam")
 
 
@@ -39,6 +42,22 @@ class Timing:
 
     seconds: float
     peak_bytes: int
+
+
+def made(network: str, latent_dim: int) -> nn.Module:
+    """One of the four networks, or an adapted model of another library, in eval mode."""
+    if network == "pythae":
+        from pythae.models import BetaVAE, BetaVAEConfig
+        from pythae.models.nn.benchmarks.mnist import Encoder_Conv_VAE_MNIST
+
+        config = BetaVAEConfig(input_dim=(1, 28, 28), latent_dim=latent_dim)
+        return adapt(BetaVAE(config, encoder=Encoder_Conv_VAE_MNIST(config))).eval()
+    if network == "monai":
+        from monai.networks.nets import VarAutoEncoder
+
+        sizes = {"channels": (16, 32, 64), "strides": (2, 2, 2)}
+        return adapt(VarAutoEncoder(2, in_shape=(1, 64, 64), out_channels=1, latent_size=latent_dim, **sizes)).eval()
+    return build(network, latent_dim=latent_dim).eval()
 
 
 def backward_per_latent(model: nn.Module, layer: str, images: Tensor, latent_dim: int) -> Tensor:
@@ -89,8 +108,8 @@ def peak_bytes(run: Callable[[], object]) -> int:
 def measure(network: str, batch: int, latent_dim: int, rounds: int) -> tuple[dict[str, Timing], float]:
     """Time every method on one network; also the largest difference between any two, relative to the largest map value."""
     torch.manual_seed(0)
-    model = build(network, latent_dim=latent_dim).eval()
-    images = torch.rand(batch, *model.input_shape)
+    model = made(network, latent_dim)
+    images = torch.rand(batch, *model.input_shape)  # type: ignore[misc]
     closed = LatentAttention(model, method="closed_form")
     products = LatentAttention(model, method="vjp")
     layer = closed.layer
@@ -103,7 +122,7 @@ def measure(network: str, batch: int, latent_dim: int, rounds: int) -> tuple[dic
         return run
 
     runs: dict[str, Callable[[], object]] = {
-        METHODS[0]: quiet(model.encode),
+        METHODS[0]: quiet(model.encode),  # type: ignore[arg-type]
         METHODS[1]: quiet(lambda x: closed(x).per_latent),
         METHODS[2]: quiet(lambda x: products(x).per_latent),
         METHODS[3]: lambda: backward_per_latent(model, layer, images, latent_dim),
@@ -142,15 +161,16 @@ def print_table(network: str, batch: int, latent_dim: int, timings: dict[str, Ti
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--network", choices=[*NETWORKS, "all"], default="all")
-    parser.add_argument("--batch", type=int, help="default: 128 mnist, 32 ucsd, 8 mvtec, 64 dsprites")
+    parser.add_argument("--network", choices=[*BATCH, "all", "others"], default="all")
+    parser.add_argument("--batch", type=int, help="default: 128 mnist, 32 ucsd, 8 mvtec, 64 others")
     parser.add_argument("--latents", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()} cores, {platform.machine()}")
     results = {}
-    for network in NETWORKS if options.network == "all" else [options.network]:
+    several = {"all": [network for network in BATCH if network not in OTHERS], "others": OTHERS}
+    for network in several.get(options.network, [options.network]):
         batch = options.batch or BATCH[network]
         timings, difference = measure(network, batch, options.latents, options.rounds)
         print_table(network, batch, options.latents, timings, difference)

@@ -121,6 +121,17 @@ def test_localization_benchmark_prints_means_over_seeds_and_goes_on_where_it_sto
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
+def test_models_of_others_are_explained_faster_than_latent_by_latent(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    run("benchmarks/attention.py", "--network", "others", "--batch", "16", "--json", str(figures), timeout=900)
+    for result in json.loads(figures.read_text()).values():
+        seconds = {name: method["seconds"] for name, method in result["methods"].items()}
+        assert result["difference"] < 1e-5
+        assert seconds["one backward per latent"] >= 3 * seconds["closed form"]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("network", "most"), [("mnist", 1.8), ("ucsd", 1.2), ("mvtec", 1.1)])
 def test_all_maps_cost_little_more_than_one_forward(network: str, most: float, tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
