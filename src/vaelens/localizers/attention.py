@@ -128,7 +128,11 @@ class AttentionLocalizer(Localizer):
 
 
 class KLLocalizer(LearnsNothing):
-    """The KL divergence of the posterior from the prior, and the attention map of its gradient. Learns nothing."""
+    """The KL divergence of the posterior from the prior, and the attention map of its gradient. Learns nothing.
+
+    It is a function of mean and log variance alone, in which nothing is drawn: unlike the other scores' maps, this one has no
+    distribution over the posterior.
+    """
 
     name: ClassVar[str] = "kl"
     explains: ClassVar[str] = "attention of the KL divergence of the posterior from the prior"
