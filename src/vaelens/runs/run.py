@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaelens.attention import LatentAttention, LatentMaps
+from vaelens.attention import LatentAttention, LatentMaps, PosteriorMaps
 from vaelens.data.files import shown
 from vaelens.data.preparation import Preparation
 from vaelens.errors import RunError, UsageError
@@ -235,6 +235,20 @@ class Run:
         with torch.no_grad():
             maps = (attention or self.attention)(images.to(self.device)).cpu()
         return Explanation(maps, self.z_scores(maps.mean), self.fired(maps.mean, maps.logvar), self.active)
+
+    def posterior(self, images: Tensor, attention: LatentAttention | None = None) -> PosteriorMaps:
+        """The distribution over the posterior of every latent's map, exactly (see `LatentAttention.posterior`).
+
+        Args:
+            images: (B, C, H, W), float in [0, 1].
+            attention: of this run's model, for another layer or some latents; None for the run's own.
+
+        Raises:
+            UsageError: images of another shape or type, or an attention of a variant other than "cvpr".
+        """
+        _check_floats(images)
+        with torch.no_grad():
+            return (attention or self.attention).posterior(images.to(self.device)).cpu()
 
     def fired(self, mean: Tensor, logvar: Tensor) -> Tensor:
         """Posteriors (B, D) -> bool (B, D): the latents that are far from normal and tell something about their image."""
