@@ -21,8 +21,9 @@ MOST_ASKED = 32  # latents that were asked for
 CERTAIN = 0.95
 
 NOTE = (
-    "A latent's posterior has a spread, and so has its map: each cell is Gaussian, exactly, without a sample. Where the spread is "
-    "as large as the map, the map at the posterior mean is one of many. The probability says how likely the map is above 0 at all."
+    "A latent's posterior has a spread, and so has its map: each cell is Gaussian, exactly, without a sample. Where the spread "
+    "is as large as the map, the map at the posterior mean is one of many. The probability says how likely the map is above 0 "
+    "at all."
 )
 
 
