@@ -12,6 +12,7 @@ from vaelens.commands import option_values
 from vaelens.commands.evaluate import evaluate
 from vaelens.commands.images import explain, score
 from vaelens.commands.reproduce import reproduce
+from vaelens.commands.share import share
 from vaelens.commands.train import demo, train
 from vaelens.console import ignore_signals, mend_streams, run_command
 from vaelens.errors import DataError
@@ -50,6 +51,9 @@ app.command(epilog="Example: vaelens explain runs/ones seven.png --out explained
 app.command(epilog="Example: vaelens score runs/ones photos/ --out scored --false-alarms 0.01")(score)
 app.command(epilog="Example: vaelens evaluate runs/ones --json")(evaluate)
 app.command(epilog="Example: vaelens reproduce table1 --root data --dataset ucsd-ped2 --out table1")(reproduce)
+app.command(epilog="Example: vaelens share runs/ones --out shared   (or --to USER/NAME --images for the Hugging Face hub)")(
+    share
+)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaelens.attention import LatentAttention, LatentMaps, PosteriorMaps
+from vaelens.attention import LatentAttention, PosteriorMaps
 from vaelens.data.files import shown
 from vaelens.data.preparation import Preparation
 from vaelens.errors import RunError, UsageError
@@ -36,58 +36,14 @@ from vaelens.runs.data import preparation_of
 from vaelens.runs.folder import read_calibration, read_metrics, read_model
 from vaelens.runs.localizers import keep, read_kept, restored
 from vaelens.runs.objective import family_of, main_localizer_of
+from vaelens.runs.pretrained import Pretrained
+from vaelens.runs.results import FIRED_NATS, FIRED_Z, Explanation, Verdict
 
 FALSE_ALARMS = 0.05
-FIRED_Z = 3.0  # a latent fires where its mean is this many standard deviations from the normal images'
-FIRED_NATS = 0.05  # and where it tells more about the image than this: a dead latent's spread is next to nothing
 _HELD = 4  # localizers in memory at once: each may hold the feature maps of all normal images
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """What the latents see in a batch of images.
-
-    Attributes:
-        maps: every latent's map (B, D, h, w).
-        z_scores: (B, D), the posterior mean's distance from its mean over normal images, in their standard deviations.
-        fired: (B, D), bool: |z| of at least 3, and more than 0.05 nats of information about this image.
-        active: (D,), bool: latents that carry more than 0.05 nats on normal images; the others are dead there.
-    """
-
-    maps: LatentMaps
-    z_scores: Tensor
-    fired: Tensor
-    active: Tensor
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether images are normal, and where they are not.
-
-    Attributes:
-        maps: (B, H, W), values >= 0, higher is more abnormal.
-        score: (B,), higher is more abnormal.
-        p_value: (B,), share of normal images that would score as high (conformal; valid in finite samples).
-        flagged: (B,), bool: p-value at most the false-alarm rate.
-        masks: (B, H, W), bool: pixels above the pixel threshold.
-        score_threshold: images above are flagged; infinite where too few normal images were held out for the rate.
-        pixel_threshold: pixels above are flagged.
-        localizer: whose maps and scores these are.
-        posterior: mean and log variance (B, D), where the localizer encoded the images.
-    """
-
-    maps: Tensor
-    score: Tensor
-    p_value: Tensor
-    flagged: Tensor
-    masks: Tensor
-    score_threshold: float
-    pixel_threshold: float
-    localizer: str
-    posterior: tuple[Tensor, Tensor] | None = None
-
-
-class Run:
+class Run(Pretrained):
     """A trained model with its normal images, loaded from its folder by `load_run`.
 
     Attributes:
@@ -190,6 +146,15 @@ class Run:
             f"At {100 * false_alarms:.4g} % of false alarms nothing can be flagged: with {held_out} images held out the least "
             f"is {100 * allowed:.4g} %. Allow more, or hold out more images in training."
         )
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """What `calibration.safetensors` holds, by name."""
+        return self._tensors
+
+    def shareable(self) -> RunConfig:
+        """The configuration without the path of the data set's files, which is this machine's."""
+        return replace(self.config, dataset={**self.config.dataset, "root": None})
 
     def settings(self) -> dict[str, Any]:
         """How the run was made, for reports: no path of this machine among it."""
