@@ -8,8 +8,9 @@ a rectified Gaussian, or a folded one where the absolute value rectifies. So are
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -102,6 +103,41 @@ class PosteriorMaps:
     def cpu(self) -> PosteriorMaps:
         """The same distribution in main memory."""
         return self._each(Tensor.cpu, LatentMaps.cpu)
+
+    def plot(
+        self,
+        images: Tensor | None = None,
+        latents: int | Sequence[int] | None = None,
+        *,
+        axes: Any = None,
+        at: int = 0,
+        above: float | None = None,
+        limit: float | None = None,
+    ) -> Any:
+        """Draw, for one image, each map at the posterior mean, its standard deviation on the same scale, and a probability.
+
+        Args:
+            images: whose maps these are, (B, C, H, W), or (C, H, W) of one, uint8 or floats in [0, 1]; None: the maps alone.
+            latents: which of those explained; None for all, or of many the six of the largest maps.
+            axes: matplotlib Axes to draw into, three for each latent; None: a new figure.
+            at: which image.
+            above: what the probability is of exceeding; None: 0, or half the largest map where the absolute value rectifies.
+            limit: upper end of the scale of maps and spreads; None takes the 99.5th percentile over what is drawn.
+
+        Returns:
+            The axes as they were given; or the new Figure, which notebooks show and pyplot does not know.
+
+        Raises:
+            UsageError: images or axes that are not as many, a latent that was not explained, or no such image.
+        """
+        from vaelens.attention.drawing import plot_posterior  # draws by the report, which imports matplotlib
+
+        return plot_posterior(self, images, latents, axes, at, above, limit)
+
+    def _repr_html_(self) -> str:
+        from vaelens.attention.drawing import html_of_posterior
+
+        return html_of_posterior(self)
 
     def __len__(self) -> int:
         return len(self.maps)

@@ -25,7 +25,7 @@ from torch.nn.functional import embedding_bag
 from vaelens.attention.closed_form import Means
 from vaelens.attention.encoding import Encoding, weighted_sum
 from vaelens.attention.latent_attention import LatentAttention
-from vaelens.attention.maps import LatentMaps
+from vaelens.attention.maps import WHOLE, LatentMaps
 from vaelens.attention.posterior import PosteriorMaps, check_exact, std_by_logvar
 from vaelens.errors import UsageError, whole
 
@@ -58,7 +58,7 @@ class MeanSum:
         encoding = attention.encode(images)
         ones = torch.ones(1, encoding.mean.shape[1], dtype=encoding.mean.dtype, device=encoding.mean.device)
         weights = encoding.weights({"mean": ones}, attention.variant)
-        return attention.wrap(encoding, weights, torch.zeros(1, dtype=torch.long, device=encoding.mean.device))
+        return attention.wrap(encoding, weights, _whole(encoding.mean))
 
     def posterior(self, attention: LatentAttention, images: Tensor) -> PosteriorMaps:
         """The distribution of the map of sum_i z_i, (B, 1, h, w), exactly.
@@ -76,7 +76,7 @@ class MeanSum:
         whole = attention.wrap(
             encoding,
             encoding.weights({"mean": each.sum(0, keepdim=True)}),
-            torch.zeros(1, dtype=torch.long, device=mean.device),
+            _whole(mean),
         )
         slopes = std_by_logvar(mean, logvar if encoding.differentiable else logvar.detach())
         return PosteriorMaps(slopes[..., None, None] * encoding.signed_maps(encoding.weights({"logvar": each})), whole)
@@ -292,6 +292,11 @@ class Deviation:
         reference = self.reference(encoding.mean.detach(), leave_out_self).to(encoding.features.dtype)
         # of one layout, else the difference and the sum of it each take twice as long
         return encoding.features.contiguous() - reference
+
+
+def _whole(mean: Tensor) -> Tensor:
+    """In place of latents: the map is of a score of all of them."""
+    return torch.full((1,), WHOLE, dtype=torch.long, device=mean.device)
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vaelens.attention import LatentAttention, MeanSum, NormalDifference
-from vaelens.attention.maps import resize
+from vaelens.attention.maps import WHOLE, resize
 from vaelens.errors import UsageError, unknown
 from vaelens.localizers.base import LearnsNothing, Localization, Localizer, as_batches
 
@@ -146,7 +146,7 @@ class KLLocalizer(LearnsNothing):
             mean, logvar = encoding.mean.detach(), encoding.logvar.detach()
             gradient = {"mean": mean.unsqueeze(1), "logvar": torch.expm1(logvar).unsqueeze(1) / 2}
             weights = encoding.weights(gradient, self.attention.variant)
-            maps = self.attention.wrap(encoding, weights, torch.zeros(1, dtype=torch.long, device=mean.device))
+            maps = self.attention.wrap(encoding, weights, torch.full((1,), WHOLE, device=mean.device))
             score = 0.5 * (mean.square() + torch.expm1(logvar) - logvar).sum(1)
             return Localization(_at(maps.overall(), images), score)
 

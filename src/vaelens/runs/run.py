@@ -13,12 +13,12 @@ Loading a run reads YAML and safetensors: nothing in it is ever unpickled or exe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -38,6 +38,9 @@ from vaelens.runs.localizers import keep, read_kept, restored
 from vaelens.runs.objective import family_of, main_localizer_of
 from vaelens.runs.pretrained import Pretrained
 from vaelens.runs.results import FIRED_NATS, FIRED_Z, Explanation, Verdict
+
+if TYPE_CHECKING:
+    from vaelens.runs.traversal import Traversal
 
 FALSE_ALARMS = 0.05
 _HELD = 4  # localizers in memory at once: each may hold the feature maps of all normal images
@@ -190,28 +193,29 @@ class Run(Pretrained):
         """Every latent's map for `images` (B, C, H, W), float in [0, 1], and which latents fired.
 
         Args:
-            images: of `input_shape`.
+            images: of `input_shape`; or one of them, (C, H, W), which becomes a batch of one.
             attention: of this run's model, for another layer, variant or method; None for the run's own.
 
         Raises:
             UsageError: images of another shape or type.
         """
-        _check_floats(images)
+        images = _batch(images)
         with torch.no_grad():
             maps = (attention or self.attention)(images.to(self.device)).cpu()
-        return Explanation(maps, self.z_scores(maps.mean), self.fired(maps.mean, maps.logvar), self.active)
+        fired = self.fired(maps.mean, maps.logvar)
+        return Explanation(maps, self.z_scores(maps.mean), fired, self.active, self.visible(images))
 
     def posterior(self, images: Tensor, attention: LatentAttention | None = None) -> PosteriorMaps:
         """The distribution over the posterior of every latent's map, exactly (see `LatentAttention.posterior`).
 
         Args:
-            images: (B, C, H, W), float in [0, 1].
+            images: (B, C, H, W), float in [0, 1], or one of them (C, H, W).
             attention: of this run's model, for another layer or some latents; None for the run's own.
 
         Raises:
             UsageError: images of another shape or type, or an attention of a variant other than "cvpr".
         """
-        _check_floats(images)
+        images = _batch(images)
         with torch.no_grad():
             return (attention or self.attention).posterior(images.to(self.device)).cpu()
 
@@ -228,6 +232,7 @@ class Run(Pretrained):
         """Whether `images` (B, C, H, W), float in [0, 1], are normal, and where they are not.
 
         Args:
+            images: of `input_shape`; or one of them, (C, H, W), which becomes a batch of one.
             localizer: one of `vaelens.localizers.LOCALIZERS`, with options if need be, such as "matching:neighbours=5"; None
                 for the run's main one.
             false_alarms: share of normal images that may be flagged.
@@ -235,7 +240,7 @@ class Run(Pretrained):
         Raises:
             UsageError: an unknown localizer, a rate outside (0, 1), or images of another shape or type.
         """
-        _check_floats(images)
+        images = _batch(images)
         check_false_alarms(false_alarms)
         localizer = localizer or self.main_localizer
         result = self.localizer(localizer).localize(images)
@@ -252,6 +257,8 @@ class Run(Pretrained):
             pixel_threshold=pixel_threshold,
             localizer=localizer,
             posterior=result.posterior,
+            images=self.visible(images),
+            false_alarms=false_alarms,
         )
 
     def localizer(self, spec: str) -> Localizer:
@@ -295,15 +302,45 @@ class Run(Pretrained):
         """The decoder's image of the posterior mean: (B, C, H, W) -> (B, C, H, W), values in [0, 1].
 
         Args:
-            images: float in [0, 1].
+            images: float in [0, 1]; or one of them, (C, H, W), which becomes a batch of one.
             mean: (B, D), their posterior means, where they are known; None: encode the images.
         """
-        _check_floats(images)
+        images = _batch(images)
         if not self.reconstructs:
             raise UsageError("a run of objective 'anogan' reconstructs nothing: its network has no encoder")
         with torch.no_grad():
             mean = self.model.encode(images.to(self.device))[0] if mean is None else mean.to(self.device)
             return self.model.decode(mean).cpu()
+
+    def traverse(
+        self,
+        image: Tensor,
+        latents: int | str | Sequence[int] | None = None,
+        span: float | tuple[float, float] = 2.0,
+        steps: int = 9,
+        attention: LatentAttention | None = None,
+    ) -> Traversal:
+        """What changes in an image as one latent after another moves, beside where in it each looks.
+
+        Args:
+            image: (C, H, W), or a batch of one, float in [0, 1].
+            latents: which, or "top3" for the three of highest response; None: the active ones that carry most about the image,
+                eight at most.
+            span: how far a latent moves from 0, to both sides, or from where to where; the prior's standard deviation is 1.
+            steps: values that it takes on the way.
+            attention: of this run's model, for another layer, variant or method; its own latents give way to `latents`.
+
+        Raises:
+            UsageError: a run without latents or a decoder, more than one image, a span that is none, or fewer than 2 steps.
+        """
+        from vaelens.runs.traversal import traversal_of
+
+        return traversal_of(self, _batch(image), latents, span, steps, attention)
+
+    def _repr_html_(self) -> str:
+        from vaelens.runs.drawing import html_of_run
+
+        return html_of_run(self)
 
 
 def load_run(path: str | Path, device: torch.device | str = "cpu") -> Run:
@@ -327,6 +364,12 @@ def load_run(path: str | Path, device: torch.device | str = "cpu") -> Run:
     except UsageError as error:
         raise RunError(f"{shown(folder / CONFIG)} is damaged: {first_line(error)}; train the run again") from error
     return run if torch.device(device) == run.device else run.to(device)
+
+
+def _batch(images: Tensor) -> Tensor:
+    """Images (B, C, H, W), checked; one image (C, H, W) as a batch of one."""
+    _check_floats(images)
+    return images[None] if images.ndim == 3 else images
 
 
 def _check_floats(images: Tensor) -> None:
