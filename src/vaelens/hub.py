@@ -23,7 +23,13 @@ _MENDS = "log in with 'hf auth login', or pass a token"
 
 
 def is_folder(name: str | Path) -> bool:
-    """Whether it names a folder of this machine, and not a model on the hub."""
+    """Whether it names a folder of this machine, and not a model on the hub.
+
+    Raises:
+        UsageError: it is no name at all.
+    """
+    if not isinstance(name, str | Path):
+        raise UsageError(f"a model is named by its folder, or by user/name on the hub, got {brief(name)}")
     return isinstance(name, Path) or os.path.isdir(name)  # noqa: PTH112 - Path.is_dir raises on a path that is too long
 
 

@@ -115,6 +115,12 @@ def test_what_is_no_network_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_no_name_is_refused() -> None:
+    for name in (None, 3, b"net"):
+        with pytest.raises(UsageError, match="named by its folder"):
+            ConvVAE.from_pretrained(name)  # type: ignore[arg-type]
+
+
 def test_networks_of_others_are_refused(tmp_path: Path) -> None:
     class Mine(CompactVAE):
         pass

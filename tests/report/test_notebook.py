@@ -168,6 +168,7 @@ def test_maps_are_drawn_into_the_axes_given(run: Run, images: Tensor) -> None:
             assert tile.get_extent() == [-0.5, 27.5, 27.5, -0.5]  # in pixels of the image
     one = Figure().subplots()
     assert maps.plot(latents=3, axes=[one, Figure().subplots()])[0] is one
+    maps.plot(latents=np.arange(2), axes=Figure().subplots(2, 2))
     alone = run.attention(images[:1])
     assert alone.plot(images[0], latents=3, axes=one) is one
 
@@ -213,6 +214,10 @@ def test_deviation_shows_how_likely_a_map_is_above_half_the_largest(run: Run, im
         (lambda run, x: run.attend(latents="top2")(x).plot(latents=[1]), "latents of its own"),
         (lambda run, x: run.attention(x).plot(x[:3]), "one for each of the 20"),
         (lambda run, x: run.attention(x).plot(x[0]), "one for each of the 20"),
+        (lambda run, x: run.attention(x).plot(x, latents="top3"), "latents are an index or several"),
+        (lambda run, x: run.posterior(x).plot(x, above=float("nan")), "above is a number"),
+        (lambda run, x: run.traverse(x[0, 0]), "of one image"),
+        (lambda run, x: run.traverse(x[0], span=None), "span is a number above 0"),
         (lambda run, x: run.attention(x).plot(x, most=0), "most must be a whole number"),
         (lambda run, x: run.posterior(x).plot(at=20), "at must be at most 19"),
         (lambda run, x: run.localize(x).plot(ax=[]), "axes must be 20"),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from vaelens.errors import UsageError, whole
+from vaelens.errors import UsageError, brief, whole
 
 if TYPE_CHECKING:
     from vaelens.attention.maps import LatentMaps
@@ -53,7 +55,12 @@ def chosen(maps: LatentMaps, latents: int | Sequence[int] | None) -> list[int]:
     """
     if latents is None:
         return list(range(maps.signed.shape[1]))
-    wanted = [latents] if isinstance(latents, int) else list(latents)
+    given: Any = latents
+    try:
+        several = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+        wanted = [operator.index(latent) for latent in several]
+    except TypeError:
+        raise UsageError(f"latents are an index or several, such as 3 or [0, 3], got {brief(latents)}") from None
     if maps.latents.ndim != 1:
         raise UsageError("each image has maps of latents of its own (such as top3); leave latents out")
     there = maps.latents.tolist()
@@ -156,6 +163,7 @@ def plot_posterior(
     from vaelens.report.spreads import KEY, spread_grid
     from vaelens.report.wording import number
 
+    posterior = posterior.detach()
     maps = posterior.maps
     at = whole("at", at, least=0, most=len(maps) - 1)
     below = pictures(images, len(maps))
@@ -163,6 +171,8 @@ def plot_posterior(
     rows = chosen(maps, latents)
     if latents is None and len(rows) > MOST_LATENTS:
         rows = maps.per_latent[at].flatten(1).amax(1).argsort(descending=True)[:MOST_LATENTS].tolist()
+    if above is not None and not (isinstance(above, int | float) and math.isfinite(above)):
+        raise UsageError(f"above is a number that a map may exceed, got {brief(above)}")
     at_mean = maps.per_latent[at, rows]
     if above is None:
         above = ABOVE * float(at_mean.max()) if maps.rectifier == "abs" else 0.0

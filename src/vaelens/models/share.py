@@ -72,13 +72,7 @@ class HubNetwork(ModelHubMixin, library_name="vaelens", model_card_template=TEMP
         token: str | bool | None,
         **of_config: Any,
     ) -> HubNetwork:
-        options = {"force_download": force_download, "local_files_only": local_files_only}
-        folder = fetched(model_id, (CONFIG, MODEL), revision=revision, token=token, cache_dir=cache_dir, **options)
-        try:
-            return cls(read(folder), model_id)
-        except RunError as error:
-            why = str(error).replace(shown(folder), model_id)
-            raise RunError(f"{model_id} on the hub holds no network that can be loaded: {why}") from error
+        return cls(read(Path(model_id)), Path(model_id).name)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The card, which says what the files hold and what they do not."""
@@ -148,8 +142,14 @@ def load(name: str | Path, kind: type, **options: Any) -> ConvVAE:
     if is_folder(name):
         model = read(Path(name))
     else:
-        with asking(name, options["revision"]):  # type: ignore[arg-type]
-            shared: HubNetwork = HubNetwork.from_pretrained(name, **options)
+        repo = str(name)
+        folder = fetched(repo, (CONFIG, MODEL), **options)
+        with asking(repo, options["revision"]):
+            try:
+                shared: HubNetwork = HubNetwork.from_pretrained(folder)
+            except RunError as error:
+                why = str(error).replace(shown(folder), repo)
+                raise RunError(f"{repo} on the hub holds no network that can be loaded: {why}") from error
         model = shared.model
     if not isinstance(model, kind):
         raise RunError(

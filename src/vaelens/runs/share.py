@@ -72,22 +72,7 @@ class HubRun(ModelHubMixin, library_name="vaelens", model_card_template=TEMPLATE
         device: Any = "cpu",
         **of_config: Any,
     ) -> HubRun:
-        if is_folder(model_id):
-            return cls(load_run(model_id, device), Path(model_id).name)
-        folder = fetched(
-            model_id,
-            FILES,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-        )
-        try:
-            return cls(load_run(folder, device), model_id)
-        except RunError as error:
-            why = str(error).replace(shown(folder), model_id).split("; ")[0]
-            raise RunError(f"{model_id} on the hub holds no run that can be loaded: {why}") from error
+        return cls(load_run(model_id, device), Path(model_id).name)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The card with the run's data, figures and limits (see `runs.card`)."""
@@ -123,16 +108,15 @@ def load(
     """See `Run.from_pretrained`."""
     if is_folder(name):
         return load_run(name, device)
-    with asking(name, revision):  # type: ignore[arg-type]
-        shared: HubRun = HubRun.from_pretrained(
-            name,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-            device=device,
-        )
+    repo = str(name)
+    options = {"force_download": force_download, "local_files_only": local_files_only}
+    folder = fetched(repo, FILES, revision=revision, token=token, cache_dir=cache_dir, **options)
+    with asking(repo, revision):
+        try:
+            shared: HubRun = HubRun.from_pretrained(folder, device=device)
+        except RunError as error:
+            why = str(error).replace(shown(folder), repo).split("; ")[0]
+            raise RunError(f"{repo} on the hub holds no run that can be loaded: {why}") from error
     return shared.run
 
 

@@ -141,8 +141,8 @@ def traversal_of(
     attention: LatentAttention | None,
 ) -> Traversal:
     """See `Run.traverse`; `image` is a batch of one."""
-    if len(image) != 1:
-        raise UsageError(f"a traversal is of one image (C, H, W), got {len(image)}")
+    if image.ndim != 4 or len(image) != 1:
+        raise UsageError(f"a traversal is of one image (C, H, W), or a batch of one, got {tuple(image.shape)}")
     if not (run.has_posterior and run.reconstructs):
         raise UsageError(f"a run of objective '{run.config.objective}' has no latents to move; train a VAE for that")
     values = _values(span, steps)
@@ -182,7 +182,7 @@ def frames_of(run: Run, maps: LatentMaps, values: Sequence[float]) -> Tensor:
 
 def _values(span: float | tuple[float, float], steps: int) -> tuple[float, ...]:
     steps = whole("steps", steps, least=2, most=101)
-    ends = (-span, span) if isinstance(span, int | float) else tuple(span)
+    ends = (-span, span) if isinstance(span, int | float) else tuple(span) if isinstance(span, Sequence) else ()
     if len(ends) != 2 or not all(isinstance(end, int | float) for end in ends) or not -1e6 < ends[0] < ends[1] < 1e6:
         raise UsageError(f"span is a number above 0, or two numbers (from, to), got {brief(span)}")
     return tuple(float(value) for value in np.linspace(*ends, steps))
