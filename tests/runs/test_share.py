@@ -205,6 +205,37 @@ def test_the_card_of_a_run_on_defects(folder_run: Path) -> None:
     assert text.startswith("# tiles \\[x\\]\\|\\<b\\>\\`")
 
 
+def test_the_card_of_a_run_on_known_factors(run: Run, tmp_path: Path) -> None:
+    dataset = {**run.config.dataset, "name": "dsprites", "normal": None, "held_out": None}
+    folder = tmp_path / "run"
+    (folder / "report").mkdir(parents=True)
+    figures = {"disentanglement": {"mig": 0.3125, "dci": None}, "spread": {"mig": 0.015, "dci": None}, "images": 737280}
+    (folder / "report" / "evaluation.json").write_text(json.dumps({**figures, "reconstruction": 48.125, "empty_maps": 0.75}))
+    text = text_of(Run(folder, replace(run.config, dataset=dataset), run.model, run.tensors, run.metrics), "me/sprites")
+    assert "| mig | 0.3125 | 0.015 |" in text
+    assert "| dci | - | - |" in text
+    assert "| reconstruction | 48.12 | - |" in text
+    assert "On 737,280 images of the data set, those trained on (it has no test split); model of seed 0" in text
+    assert "run.localize" not in text  # none of its images is normal
+    assert "conformal" not in text
+    assert "normal images" not in text.split("## Data")[1].split("## Training")[0]
+
+
+def test_the_card_tells_what_is_not_above_the_floors(folder_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(folder_run, folder, ignore=shutil.ignore_patterns("report*", "localizers", "checkpoints"))
+    one = {"pixel_auroc": 0.75, "pixel_ap": 0.5, "image_auroc": None}
+    values = {"localizers": {"deviation": one}, "below_floors": {"deviation": ["floor-mean"]}, "images": {"test": 14}}
+    for name in ("report", "report-synthetic"):
+        (folder / name).mkdir()
+        (folder / name / "evaluation.json").write_text(json.dumps(values))
+    text = text_of(load_run(folder), "me/tiles")
+    assert text.count("| deviation | 0.75 | 0.5 |") == 2
+    assert "On the test split (14 test)" in text
+    assert "On held-out normal images with synthetic defects (14 test)" in text
+    assert "deviation is not above floor-mean in both AUROC and AP: it has localized nothing." in text
+
+
 def test_a_folder_that_holds_something_else_is_left_alone(run: Run, saved: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "config.json").write_text("{}")
