@@ -309,3 +309,14 @@ def test_drawing_is_imported_when_something_is_drawn() -> None:
         "assert 'matplotlib' not in sys.modules; maps.plot(); assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_new_figure_shows_as_many_images_as_are_asked_for(run: Run, images: Tensor) -> None:
+    maps = run.attention(images).detach()
+
+    def drawn(figure: Figure) -> int:
+        return sum(text.get_text().startswith("image ") for text in figure.axes[0].texts)
+
+    assert drawn(maps.plot(images, latents=[1])) == 8
+    assert drawn(maps.plot(images, latents=[1], most=20)) == 20
+    assert drawn(maps.plot(images, most=1)) == 1

@@ -90,7 +90,7 @@ def plot_maps(
     """See `LatentMaps.plot`; `dead` are latents (D,) marked so, `z_scores` (B, K) stand beside the names."""
     from vaelens.report.colour import common_limit
     from vaelens.report.figures import latent_grid
-    from vaelens.report.notebook import MOST_IMAGES, as_axes, draw_map
+    from vaelens.report.notebook import as_axes, draw_map, most_images
 
     rows = chosen(maps, latents)
     below = pictures(images, len(maps))
@@ -103,7 +103,7 @@ def plot_maps(
             i, k = divmod(at, len(rows))
             draw_map(ax, None if below is None else below[i], values[i, k], upper, names[i][k])
         return axes
-    count = min(len(maps), MOST_IMAGES if most is None else whole("most", most))
+    count = min(len(maps), most_images(len(rows)) if most is None else whole("most", most))
     of = f" of {len(maps)}" if count < len(maps) else ""
     return latent_grid(
         None if below is None else below[:count],
@@ -117,12 +117,12 @@ def plot_maps(
 
 def html_of_maps(maps: LatentMaps, images: Tensor | None = None, title: str = "LatentMaps", **options: Any) -> str:
     """A piece of HTML with as many images and latents as a notebook bears."""
-    from vaelens.report.notebook import MOST_IMAGES, MOST_MAPS, fragment, never_raising
+    from vaelens.report.notebook import MOST_MAPS, fragment, most_images, never_raising
 
     def draw() -> str:
         count, explained = maps.signed.shape[:2]
         rows = min(explained, MOST_MAPS)
-        most = max(1, min(MOST_IMAGES, MOST_MAPS // rows))
+        most = most_images(rows)
         lines = [_told(maps)]
         few = maps
         if rows < explained:

@@ -96,7 +96,7 @@ class LatentMaps:
             axes: matplotlib Axes to draw into, one for each map, image by image and latent by latent, in any array or sequence;
                 their units become the image's pixels. None: a new figure, with names and a colour bar.
             limit: upper end of the colour scale; None takes the 99.5th percentile over what is drawn.
-            most: images that a new figure shows, the first of them; 8 where None.
+            most: images that a new figure shows, the first of them; None: 8, and fewer of more than 12 latents.
 
         Returns:
             The axes as they were given; or the new Figure, which notebooks show and pyplot does not know.

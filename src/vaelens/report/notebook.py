@@ -37,6 +37,11 @@ class Shown(Protocol):
     def in_words(self) -> str: ...
 
 
+def most_images(latents: int) -> int:
+    """How many images one picture shows with so many maps each: eight, and fewer of many latents."""
+    return max(1, min(MOST_IMAGES, MOST_MAPS // max(1, latents)))
+
+
 def fragment(title: str, lines: Sequence[str], figure: Figure | None = None) -> str:
     """A piece of HTML: a heading, lines of text and a figure as an embedded PNG. All text is escaped."""
     words = "".join(f"<div>{_escaped(line)}</div>" for line in lines)
