@@ -6,10 +6,12 @@ import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -314,6 +316,58 @@ def test_what_is_not_there_is_said_in_one_line(hub: Hub, monkeypatch: pytest.Mon
         with pytest.raises(RunError, match=said) as told:
             run.push_to_hub("me/ones", images=True)
         assert "\n" not in str(told.value)
+
+
+class _Refusals(BaseHTTPRequestHandler):
+    """Answers as the hub does what it will not give."""
+
+    ANSWERS: ClassVar[dict[str, tuple[int, str]]] = {
+        "me/none": (404, "RepoNotFound"),
+        "me/hidden": (401, "RepoNotFound"),
+        "me/gated": (403, "GatedRepo"),
+        "me/ones": (404, "RevisionNotFound"),
+        "me/broken": (418, ""),
+    }
+
+    def do_GET(self) -> None:
+        name = next((name for name in self.ANSWERS if name in self.path), "me/none")
+        status, code = self.ANSWERS[name]
+        self.send_response(status)
+        if code:
+            self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_POST = do_GET
+
+    def log_message(self, *args: Any) -> None:
+        """Nobody is to read it."""
+
+
+def test_what_a_hub_will_not_give_is_said_in_one_line(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of huggingface_hub's own errors, which it makes of a server's answers."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusals)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    try:
+        for name, said in (
+            ("me/none", "the hub has no model me/none that you may read; check the name"),
+            ("me/hidden", "the hub does not know who asks for me/hidden, or there is no such model: .*hf auth login"),
+            ("me/gated", "me/gated is gated"),
+            ("me/ones", "me/ones has no revision 'v2'"),
+            ("me/broken", "me/broken"),
+        ):
+            with pytest.raises(RunError, match=said) as told:
+                Run.from_pretrained(name, revision="v2", cache_dir=tmp_path, token="hf_secret")
+            assert "\n" not in str(told.value)
+            assert "hf_secret" not in str(told.value)
+        with pytest.raises(RunError, match="me/hidden"):
+            run.push_to_hub("me/hidden", images=True, token="hf_secret")
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_command(run: Run, hub: Hub, tmp_path: Path, cli: Any, fails: Any) -> None:

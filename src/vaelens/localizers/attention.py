@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from vaelens.attention import LatentAttention, MeanSum, NormalDifference
+from vaelens.attention import LatentAttention, MeanSum, NormalDifference, PosteriorMaps
 from vaelens.attention.maps import WHOLE, resize
 from vaelens.errors import UsageError, unknown
 from vaelens.localizers.base import LearnsNothing, Localization, Localizer, as_batches
@@ -43,6 +43,12 @@ class MeanSumLocalizer(Localizer):
             maps = self.fitted.maps(self.attention, images)
             return Localization(_at(maps.overall(), images), self.fitted.value(maps.mean))
 
+    def posterior(self, images: Tensor) -> PosteriorMaps:
+        if self.fitted is None:
+            raise self.not_fitted()
+        with torch.no_grad():
+            return self.fitted.posterior(self.attention, images)
+
 
 class NormalDifferenceLocalizer(Localizer):
     """The normal difference distribution (eq. 4): its expected map, averaged over latents, and its standardised size."""
@@ -67,6 +73,12 @@ class NormalDifferenceLocalizer(Localizer):
             score = self.fitted.value(maps.maps.mean, maps.maps.logvar)
             return Localization(_at(maps.rectified_mean.mean(1), images), score)
 
+    def posterior(self, images: Tensor) -> PosteriorMaps:
+        if self.fitted is None:
+            raise self.not_fitted()
+        with torch.no_grad():
+            return self.fitted.posterior(self.attention, images)
+
 
 class OverallLocalizer(LearnsNothing):
     """The mean over latents of their attention maps (the paper, after eq. 3). Learns nothing; its score is the map's mean."""
@@ -81,6 +93,10 @@ class OverallLocalizer(LearnsNothing):
         with torch.no_grad():
             maps = _at(self.attention(images).overall(), images)
         return Localization(maps, maps.mean((1, 2)))
+
+    def posterior(self, images: Tensor) -> PosteriorMaps:
+        with torch.no_grad():
+            return self.attention.posterior(images)
 
 
 SCORES = ("normal-difference", "mean-sum", "overall")
@@ -125,6 +141,11 @@ class AttentionLocalizer(Localizer):
         if not self._ready:
             raise self.not_fitted()
         return self.of.localize(images)
+
+    def posterior(self, images: Tensor) -> PosteriorMaps:
+        if not self._ready:
+            raise self.not_fitted()
+        return self.of.posterior(images)
 
 
 class KLLocalizer(LearnsNothing):

@@ -205,17 +205,25 @@ class Run(Pretrained):
         fired = self.fired(maps.mean, maps.logvar)
         return Explanation(maps, self.z_scores(maps.mean), fired, self.active, self.visible(images))
 
-    def posterior(self, images: Tensor, attention: LatentAttention | None = None) -> PosteriorMaps:
-        """The distribution over the posterior of every latent's map, exactly (see `LatentAttention.posterior`).
+    def posterior(
+        self, images: Tensor, attention: LatentAttention | None = None, localizer: str | None = None
+    ) -> PosteriorMaps:
+        """The distribution over the posterior of every latent's map, or of a localizer's, exactly.
 
         Args:
             images: (B, C, H, W), float in [0, 1], or one of them (C, H, W).
             attention: of this run's model, for another layer or some latents; None for the run's own.
+            localizer: one of `vaelens.localizers.LOCALIZERS`, with options if need be, in place of the latents' own maps.
 
         Raises:
-            UsageError: images of another shape or type, or an attention of a variant other than "cvpr".
+            UsageError: images of another shape or type, an attention of a variant other than "cvpr", a localizer whose map has
+                no such distribution, or both an attention and a localizer.
         """
         images = _batch(images)
+        if localizer is not None:
+            if attention is not None:
+                raise UsageError("a localizer has an attention of its own; give one or the other")
+            return self.localizer(localizer).posterior(images)
         with torch.no_grad():
             return (attention or self.attention).posterior(images.to(self.device)).cpu()
 
