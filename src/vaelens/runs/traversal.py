@@ -149,7 +149,8 @@ def traversal_of(
     given = run.attention if attention is None else attention
     if latents is None:
         latents = _most_telling(run, image)
-    chosen = LatentAttention(given.model, given.layer, latents, given._asked_method, variant=given.variant)
+    method = "vjp" if given.method == "vjp" else "auto"
+    chosen = LatentAttention(given.model, given.layer, latents, method, variant=given.variant)
     maps = run.explain(image, chosen).maps
     which = [int(latent) for latent in maps.latents.flatten()]
     frames = frames_of(run, maps, values)[0]
