@@ -183,10 +183,17 @@ def test_distributions_verdicts_and_traversals_take_axes_too(run: Run, images: T
     assert axes[1, 2].get_title() == "above 0.01"
 
     verdict = run.localize(images[:3])
+    masks = torch.zeros_like(verdict.masks)
+    masks[1, 5:9, 20:] = True
+    verdict = replace(verdict, masks=masks)
     row = tuple(Figure().subplots(1, 3))
     assert verdict.plot(ax=row) is row
     for i, ax in enumerate(row):
         assert ax.get_title().startswith("not normal" if verdict.flagged[i] else "no anomaly found")
+        assert bool(ax.collections) == (i == 1)  # what is flagged is outlined
+    outline = np.concatenate([path.vertices for path in row[1].collections[0].get_paths()])
+    assert (outline.min(0) >= (19.5, 4.5)).all()
+    assert (outline.max(0) <= (27.5, 8.5)).all()
 
     traversal = run.traverse(images[0], latents=[6], span=(-1, 3), steps=3)
     strip = Figure().subplots(1, 4)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 def plot_verdict(verdict: Verdict, ax: Any = None, limit: float | None = None, most: int | None = None) -> Any:
     """See `Verdict.plot`."""
-    from vaelens.report.colour import common_limit, overlay
-    from vaelens.report.notebook import MOST_IMAGES, as_axes, draw_image, fine, ground
-    from vaelens.report.verdicts import marked, verdict_grid
+    from vaelens.report.colour import common_limit
+    from vaelens.report.notebook import MOST_IMAGES, as_axes, draw_map, ground
+    from vaelens.report.verdicts import OUTLINE, verdict_grid
     from vaelens.report.wording import number, p_value
 
     maps, masks = verdict.maps.detach().cpu().float().numpy(), verdict.masks.cpu().numpy()
@@ -28,8 +28,10 @@ def plot_verdict(verdict: Verdict, ax: Any = None, limit: float | None = None, m
     if ax is not None:
         upper = common_limit([maps], limit)
         for i, one in enumerate(as_axes(ax, len(maps), "image")):
-            tile = marked(overlay(fine(images[i]), maps[i], upper), masks[i], 2.0)
-            draw_image(one, tile, images[i].shape, f"{verdict.headline(i)}\n{p_value(float(verdict.p_value[i]))}")
+            draw_map(one, images[i], maps[i], upper, f"{verdict.headline(i)}\n{p_value(float(verdict.p_value[i]))}")
+            if masks[i].any() and not masks[i].all():
+                # A line of the axes', for pixels of the picture may be too small to be seen.
+                one.contour(masks[i], levels=[0.5], colors=[tuple(part / 255 for part in OUTLINE)], linewidths=1.2)
         return ax
     count = min(len(maps), MOST_IMAGES if most is None else whole("most", most))
     label = f"map; what is above {number(verdict.pixel_threshold, 3)} is outlined"
