@@ -94,3 +94,24 @@ def test_other_variants_have_none(run: Run, tmp_path: Path) -> None:
     explain(run, Source(run, ["digits/0001"]), tmp_path / "out", attention)
     assert not list((tmp_path / "out").glob("*-spread.png"))
     assert json.loads((tmp_path / "out" / "latents.json").read_text())["images"][0]["distribution"] is None
+
+
+def test_equals_ten_thousand_samples_on_real_digits(mnist_runs: dict[int, Path]) -> None:
+    """A run on MNIST, one of its test images, and maps of 10,000 sampled codes."""
+    run = load_run(mnist_runs[1])
+    image = to_float(load_split(run.config).test.images[:1])
+    found = run.posterior(image)
+    generator = torch.Generator().manual_seed(0)
+    total, square, above = (torch.zeros_like(found.mean[0], dtype=torch.float64) for _ in range(3))
+    with torch.no_grad():
+        for _ in range(20):
+            maps = run.attention(image.expand(500, -1, -1, -1), sample=True, generator=generator).per_latent.double()
+            total, square, above = total + maps.sum(0), square + maps.square().sum(0), above + (maps > 0).sum(0)
+    mean, share = total / 10_000, above / 10_000
+    std = (square / 10_000 - mean.square()).clamp(min=0).sqrt()
+    scale = float(found.std.max())
+    assert scale > 0.01 * float(found.mean.abs().max())  # there is a spread to speak of
+    assert bool(((mean - found.rectified_mean[0]).abs() <= 5 * found.rectified_std[0] / 100 + 1e-4 * scale).all())
+    torch.testing.assert_close(std, found.rectified_std[0].double(), rtol=0.1, atol=1e-2 * scale)
+    probability = found.probability()[0]
+    assert bool(((share - probability).abs() <= 5 * (probability * (1 - probability) / 10_000).sqrt() + 5e-4).all())
