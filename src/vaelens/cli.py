@@ -13,6 +13,7 @@ from vaelens.commands.evaluate import evaluate
 from vaelens.commands.images import explain, score
 from vaelens.commands.layers import layers
 from vaelens.commands.reproduce import reproduce
+from vaelens.commands.share import share
 from vaelens.commands.train import demo, train
 from vaelens.console import ignore_signals, mend_streams, run_command
 from vaelens.errors import DataError
@@ -52,6 +53,9 @@ app.command(epilog="Example: vaelens layers vae.py:build --input 3x64x64")(layer
 app.command(epilog="Example: vaelens score runs/ones photos/ --out scored --false-alarms 0.01")(score)
 app.command(epilog="Example: vaelens evaluate runs/ones --json")(evaluate)
 app.command(epilog="Example: vaelens reproduce table1 --root data --dataset ucsd-ped2 --out table1")(reproduce)
+app.command(epilog="Example: vaelens share runs/ones --out shared   (or --to USER/NAME --images for the Hugging Face hub)")(
+    share
+)
 
 
 def main() -> None:

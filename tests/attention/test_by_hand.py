@@ -150,6 +150,31 @@ def test_mean_sum(method: str) -> None:
     check(score.value(maps.mean), torch.tensor([1.5]))
 
 
+def test_distribution_of_the_mean_sum(method: str) -> None:
+    posterior = MeanSum(0.0, 1.0).posterior(LatentAttention(Paper(), method=method), images(1.0))
+    # e_0 moves it by (std_0 / 2) S[logvar_0] = 3/4 x, e_1 by (1 / 2) S[logvar_1] = x / 2: variance (9 + 4) / 16 x^2.
+    check(posterior.mean, stacked(0.25))
+    check(posterior.slope, stacked(0.75, 0.5))
+    check(posterior.std, stacked(math.sqrt(13) / 4))
+    # P(x / 4 + sqrt 13 / 4 x e > 0) = P(e > -1 / sqrt 13) = Phi(0.2773501).
+    check(posterior.probability(), torch.full((1, 1, 2, 2), 0.6092444))
+
+
+def test_distribution_of_the_deviation(method: str) -> None:
+    attention = LatentAttention(Paper(), method=method)
+    posterior = Deviation.fit(attention, images(4.0, 0.5, 2.0), 1).posterior(attention, images(1.0))
+    # A - ref = A / 2: half of mean (3/4 x, -1/2 x) and of slope (3/4 x, 1/2 x), so that mean / std is 1 and -1.
+    check(posterior.mean, stacked(0.375, -0.25))
+    check(posterior.slope, stacked(0.375, 0.25))
+    # E |1 + e| = erf(1 / sqrt 2) + 2 phi(1) = 0.6826895 + 0.4839414; its square is 2 in the mean.
+    check(posterior.rectified_mean, stacked(0.375 * 1.1666309, 0.25 * 1.1666309))
+    spread = math.sqrt(2 - 1.1666309**2)
+    check(posterior.rectified_std, stacked(0.375 * spread, 0.25 * spread))
+    # |m + s e| > s where m = s: e > 0 or e < -2, 1/2 + 0.0227501; of the pixel x = 1, whose s is 3/8.
+    assert posterior.probability(0.375)[0, 0, 0, 0].item() == pytest.approx(0.5227501, abs=1e-6)
+    check(posterior.probability(), torch.ones(1, 2, 2, 2))
+
+
 def test_normal_difference(method: str) -> None:
     # Normal means (0, 0) and (2, 4): mean (1, 2), variance (2, 8); all log variances 0, so var_x = (3, 9).
     score = NormalDifference.fit(torch.tensor([[0.0, 0.0], [2.0, 4.0]]), torch.zeros(2, 2))

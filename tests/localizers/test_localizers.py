@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vaelens.attention import LatentAttention
+from vaelens.data.images import to_float
 from vaelens.errors import UsageError
 from vaelens.localizers import LOCALIZERS, Localizer, build_localizer, options_of
 from vaelens.localizers.attention import codes
@@ -276,3 +278,39 @@ def test_images_like_the_normal_ones_deviate_about_once_as_much_as_these(model: 
     other = localizer.localize(torch.rand(20, 1, SIDE, SIDE)).score
     assert 0.7 < float(alike.median()) < 1.5
     assert float(other.min()) > float(alike.median())
+
+
+def test_localizers_have_the_distribution_of_their_map(tiny_run: Path) -> None:
+    """Its expectation, or that at the posterior mean, is the map itself; what has none says so."""
+    from vaelens.attention.maps import resize
+    from vaelens.runs import load_run
+
+    run = load_run(tiny_run)
+    images = to_float(run.held_out_images[:3])
+
+    def at_size(maps: Tensor) -> Tensor:
+        return resize(maps, (28, 28))
+
+    for name, whole in (
+        ("normal-difference", lambda found: found.overall_mean()),
+        ("mean-sum", lambda found: found.maps.overall()),
+        ("deviation", lambda found: found.maps.overall()),
+        ("attention:score=overall", lambda found: found.maps.overall()),
+        ("attention:score=mean-sum", lambda found: found.maps.overall()),
+    ):
+        found = run.posterior(images, localizer=name)
+        torch.testing.assert_close(at_size(whole(found)), run.localize(images, name).maps, rtol=1e-4, atol=1e-6)
+        assert bool((found.std > 0).any()), name
+        sampled = torch.stack([found.sample(torch.Generator().manual_seed(i)).overall() for i in range(2000)])
+        error = found.overall_std() / 2000**0.5
+        assert bool(((sampled.mean(0) - found.overall_mean()).abs() <= 5 * error + 1e-6).all()), name
+    for name in ("kl", "reconstruction", "matching", "floor-mean"):
+        with pytest.raises(UsageError, match=f"localizer '{name}' has no distribution over the posterior"):
+            run.posterior(images, localizer=name)
+    with pytest.raises(UsageError, match="one layer at a time"):
+        run.posterior(images, localizer="deviation:layer=all")
+    with pytest.raises(UsageError, match="one or the other"):
+        run.posterior(images, run.attention, "kl")
+    for name in ("mean-sum", "normal-difference", "attention", "deviation"):
+        with pytest.raises(UsageError, match="has not been fitted"):
+            build_localizer(name, run.model).posterior(images)

@@ -22,6 +22,7 @@ from PIL import Image
 from vaelens.errors import UsageError
 from vaelens.report.colour import overlay
 from vaelens.report.figures import Panel, auroc_bars, figure1, figure4, latent_grid, score_histogram, to_png
+from vaelens.report.spreads import spread_grid
 
 Array = npt.NDArray[np.float64]
 RNG = np.random.default_rng(0)
@@ -77,6 +78,20 @@ FIGURES: dict[str, Callable[[], Figure]] = {
             Panel(LONG * 3, DIGITS[:3], (), {"deviation": RNG.random((3, 7, 7)) * 123456}, DIGITS[:3] / 255.0),
         ]
     ),
+    **{
+        f"spread_grid of {shape}": (
+            lambda shape=shape: spread_grid(
+                DIGITS[0, : shape[0], : shape[1]],
+                RNG.random((3, 7, 7)),
+                RNG.random((3, 7, 7)),
+                RNG.random((3, 7, 7)),
+                ["z1", "z12 (dead)", LONG],
+                LONG,
+                [["mean 1.2 ± 0.3", LONG, LONG, "left out"], [], ["a"]],
+            )
+        )
+        for shape in ((28, 28), (28, 9), (9, 28))
+    },
     "score_histogram": lambda: score_histogram(
         {LONG: RNG.normal(0, 1, 90), "b": np.array([np.nan, 5.0]), "none": np.zeros(0)}, 1.25
     ),

@@ -18,7 +18,7 @@ from vaelens.attention.encoding import Encoding, MapOverwritten, Outdated, encod
 from vaelens.attention.head import NoClosedForm
 from vaelens.attention.maps import LatentMaps
 from vaelens.attention.plan import Plan, make_plan
-from vaelens.attention.posterior import PosteriorMaps
+from vaelens.attention.posterior import PosteriorMaps, check_exact, std_by_logvar
 from vaelens.attention.proof import noise, proven, trial_images
 from vaelens.attention.tokens import Grid
 from vaelens.attention.untouched import Snapshot, is_transforming
@@ -149,7 +149,7 @@ class LatentAttention:
         Raises:
             UsageError: a variant other than "cvpr", whose weights are not linear in the gradient.
         """
-        return self.affine_maps(images, 1.0, lambda mean, logvar: torch.exp(logvar / 2) / 2)
+        return self.affine_maps(images, 1.0, std_by_logvar)
 
     def affine_maps(self, images: Tensor, by_mean: float, by_logvar: Callable[[Tensor, Tensor], Tensor]) -> PosteriorMaps:
         """The distribution of the maps of u_i whose gradient is `by_mean` d mean_i + e `by_logvar` d logvar_i, e ~ N(0, 1).
@@ -162,8 +162,7 @@ class LatentAttention:
         Raises:
             UsageError: a variant other than "cvpr", whose weights are not linear in the gradient.
         """
-        if self.variant != "cvpr":
-            raise UsageError(f"the distribution of maps is exact for variant 'cvpr' alone, not for '{self.variant}'")
+        check_exact(self.variant)
         encoding = self.encode(images, logvar=True)
         latents, pick = self.pick(encoding.mean)
         weights = encoding.weights({"mean": by_mean * pick})

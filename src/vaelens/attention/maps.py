@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from vaelens.errors import UsageError, whole
+
+WHOLE = -1
+"""What stands for a latent where a map is of a score of all latents together."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,8 @@ class LatentMaps:
         weights: (B, K, n), the channel weights alpha.
         mean: (B, D), the posterior mean of all latents.
         logvar: (B, D), the log variance.
-        latents: which latents the K maps belong to: (K,), or (B, K) where each image has its own.
+        latents: which latents the K maps belong to: (K,), or (B, K) where each image has its own; -1 for the map of a score of
+            all latents together.
         layer: the dotted name of the layer whose feature map this is.
         method: "closed_form" or "vjp".
         variant: "cvpr", "arxiv_v1" or "expvae".
@@ -73,6 +78,40 @@ class LatentMaps:
     def cpu(self) -> LatentMaps:
         """The same maps in main memory."""
         return self.to("cpu")
+
+    def plot(
+        self,
+        images: Tensor | None = None,
+        latents: int | Sequence[int] | None = None,
+        *,
+        axes: Any = None,
+        limit: float | None = None,
+        most: int | None = None,
+    ) -> Any:
+        """Draw the maps over their images, all on one colour scale.
+
+        Args:
+            images: whose maps these are, (B, C, H, W), or (C, H, W) of one, uint8 or floats in [0, 1]; None: the maps alone.
+            latents: which of those explained; None for all.
+            axes: matplotlib Axes to draw into, one for each map, image by image and latent by latent, in any array or sequence;
+                their units become the image's pixels. None: a new figure, with names and a colour bar.
+            limit: upper end of the colour scale; None takes the 99.5th percentile over what is drawn.
+            most: images that a new figure shows, the first of them; None: 8, and fewer of more than 12 latents.
+
+        Returns:
+            The axes as they were given; or the new Figure, which notebooks show and pyplot does not know.
+
+        Raises:
+            UsageError: images or axes that are not as many, a latent that was not explained.
+        """
+        from vaelens.attention.drawing import plot_maps  # draws by the report, which imports matplotlib
+
+        return plot_maps(self, images, latents, axes, limit, most)
+
+    def _repr_html_(self) -> str:
+        from vaelens.attention.drawing import html_of_maps
+
+        return html_of_maps(self)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> LatentMaps:
         return replace(

@@ -8,6 +8,9 @@ whole say where that number comes from.
 - `Deviation`: the feature map's deviation from that of the nearest normal images, weighted by each latent's channels. The
   maps of eq. 2 explain a latent against zero activation and so light up whatever is bright; this one explains its distance
   from normal.
+
+Each has a `posterior` too: the distribution of those maps over the posterior of the image, exactly. The KL divergence has none:
+it is a function of mean and log variance, in which nothing is drawn.
 """
 
 from __future__ import annotations
@@ -20,10 +23,10 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from vaelens.attention.closed_form import Means
-from vaelens.attention.encoding import weighted_sum
+from vaelens.attention.encoding import Encoding, weighted_sum
 from vaelens.attention.latent_attention import LatentAttention
-from vaelens.attention.maps import LatentMaps
-from vaelens.attention.posterior import PosteriorMaps
+from vaelens.attention.maps import WHOLE, LatentMaps
+from vaelens.attention.posterior import PosteriorMaps, check_exact, std_by_logvar
 from vaelens.errors import UsageError, whole
 
 
@@ -55,7 +58,28 @@ class MeanSum:
         encoding = attention.encode(images)
         ones = torch.ones(1, encoding.mean.shape[1], dtype=encoding.mean.dtype, device=encoding.mean.device)
         weights = encoding.weights({"mean": ones}, attention.variant)
-        return attention.wrap(encoding, weights, torch.zeros(1, dtype=torch.long, device=encoding.mean.device))
+        return attention.wrap(encoding, weights, _whole(encoding.mean))
+
+    def posterior(self, attention: LatentAttention, images: Tensor) -> PosteriorMaps:
+        """The distribution of the map of sum_i z_i, (B, 1, h, w), exactly.
+
+        The signed map is S[sum_i mean_i] + sum_i e_i (std_i / 2) S[logvar_i], the e_i independent: the variance of a pixel is
+        the sum of what each latent brings.
+
+        Raises:
+            UsageError: a variant other than "cvpr".
+        """
+        check_exact(attention.variant)
+        encoding = attention.encode(images, logvar=True)
+        mean, logvar = encoding.mean, encoding.logvar
+        each = torch.eye(mean.shape[1], dtype=mean.dtype, device=mean.device)
+        whole = attention.wrap(
+            encoding,
+            encoding.weights({"mean": each.sum(0, keepdim=True)}),
+            _whole(mean),
+        )
+        slopes = std_by_logvar(mean, logvar if encoding.differentiable else logvar.detach())
+        return PosteriorMaps(slopes[..., None, None] * encoding.signed_maps(encoding.weights({"logvar": each})), whole)
 
 
 @dataclass(frozen=True)
@@ -97,6 +121,10 @@ class NormalDifference:
             return torch.exp((logvar + share) / 2) / 2
 
         return attention.affine_maps(images, -1.0, slope)
+
+    def posterior(self, attention: LatentAttention, images: Tensor) -> PosteriorMaps:
+        """The same as `maps`: u_i is a distribution already, that of normal images and of the image's posterior together."""
+        return self.maps(attention, images)
 
 
 @dataclass(frozen=True)
@@ -222,17 +250,53 @@ class Deviation:
             UsageError: the attention explains another layer than this was fitted on.
         """
         encoding = attention.encode(images)
+        latents, pick = attention.pick(encoding.mean)
+        weights = encoding.weights({"mean": pick}, attention.variant, self.entry)
+        signed = weighted_sum(weights, self._difference(attention, encoding, leave_out_self))
+        return attention.wrap(encoding, weights, latents, signed=signed, rectifier="abs")
+
+    def posterior(self, attention: LatentAttention, images: Tensor, leave_out_self: bool = False) -> PosteriorMaps:
+        """The distribution of each map over the posterior, (B, K, h, w), exactly: the absolute value of a Gaussian.
+
+        With the channel weights of z_i = mean_i + std_i e in place of those of the mean, the signed map is
+        sum_k (alpha[mean_i]_k + e (std_i / 2) alpha[logvar_i]_k) (A_k - ref_k). The reference stays the one at the posterior
+        mean: which images are nearest, and what they weigh, is not drawn.
+
+        Args:
+            attention: of the layer that this was fitted on.
+            images: (B, C, H, W).
+            leave_out_self: see `maps`.
+
+        Raises:
+            UsageError: the attention explains another layer than this was fitted on, or in a variant other than "cvpr".
+        """
+        check_exact(attention.variant)
+        encoding = attention.encode(images, logvar=True)
+        latents, pick = attention.pick(encoding.mean)
+        difference = self._difference(attention, encoding, leave_out_self)
+        weights = encoding.weights({"mean": pick}, means=self.entry)
+        maps = attention.wrap(encoding, weights, latents, signed=weighted_sum(weights, difference), rectifier="abs")
+        slopes = std_by_logvar(encoding.mean, encoding.logvar).gather(1, latents.expand(len(encoding.mean), -1))
+        if not encoding.differentiable:
+            slopes = slopes.detach()
+        spread = weighted_sum(encoding.weights({"logvar": pick}, means=self.entry), difference)
+        return PosteriorMaps(slopes[..., None, None] * spread, maps)
+
+    def _difference(self, attention: LatentAttention, encoding: Encoding, leave_out_self: bool) -> Tensor:
+        """A - ref, (B, n, h, w), of images inside the encoder."""
         if attention.layer != self.layer:
             raise UsageError(f"the deviation was fitted on layer '{self.layer}', the attention explains '{attention.layer}'")
         if encoding.features.shape[1:] != self.features.shape[1:]:
             there, here = tuple(self.features.shape[1:]), tuple(encoding.features.shape[1:])
             raise UsageError(f"the normal images' feature maps are {there} and these images' {here}: take images of one size")
-        latents, pick = attention.pick(encoding.mean)
-        weights = encoding.weights({"mean": pick}, attention.variant, self.entry)
         reference = self.reference(encoding.mean.detach(), leave_out_self).to(encoding.features.dtype)
         # of one layout, else the difference and the sum of it each take twice as long
-        signed = weighted_sum(weights, encoding.features.contiguous() - reference)
-        return attention.wrap(encoding, weights, latents, signed=signed, rectifier="abs")
+        return encoding.features.contiguous() - reference
+
+
+def _whole(mean: Tensor) -> Tensor:
+    """In place of latents: the map is of a score of all of them."""
+    return torch.full((1,), WHOLE, dtype=torch.long, device=mean.device)
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -6,5 +6,6 @@ train          demo and train
 images         explain and score
 evaluate       evaluate
 reproduce      reproduce
+share          share
 printed        what came of a command, on stdout
 """

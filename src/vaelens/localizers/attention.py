@@ -7,8 +7,8 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from vaelens.attention import LatentAttention, MeanSum, NormalDifference
-from vaelens.attention.maps import resize
+from vaelens.attention import LatentAttention, MeanSum, NormalDifference, PosteriorMaps
+from vaelens.attention.maps import WHOLE, resize
 from vaelens.errors import UsageError, unknown
 from vaelens.localizers.base import LearnsNothing, Localization, Localizer, as_batches
 
@@ -43,6 +43,12 @@ class MeanSumLocalizer(Localizer):
             maps = self.fitted.maps(self.attention, images)
             return Localization(_at(maps.overall(), images), self.fitted.value(maps.mean))
 
+    def posterior(self, images: Tensor) -> PosteriorMaps:
+        if self.fitted is None:
+            raise self.not_fitted()
+        with torch.no_grad():
+            return self.fitted.posterior(self.attention, images)
+
 
 class NormalDifferenceLocalizer(Localizer):
     """The normal difference distribution (eq. 4): its expected map, averaged over latents, and its standardised size."""
@@ -67,6 +73,12 @@ class NormalDifferenceLocalizer(Localizer):
             score = self.fitted.value(maps.maps.mean, maps.maps.logvar)
             return Localization(_at(maps.rectified_mean.mean(1), images), score)
 
+    def posterior(self, images: Tensor) -> PosteriorMaps:
+        if self.fitted is None:
+            raise self.not_fitted()
+        with torch.no_grad():
+            return self.fitted.posterior(self.attention, images)
+
 
 class OverallLocalizer(LearnsNothing):
     """The mean over latents of their attention maps (the paper, after eq. 3). Learns nothing; its score is the map's mean."""
@@ -81,6 +93,10 @@ class OverallLocalizer(LearnsNothing):
         with torch.no_grad():
             maps = _at(self.attention(images).overall(), images)
         return Localization(maps, maps.mean((1, 2)))
+
+    def posterior(self, images: Tensor) -> PosteriorMaps:
+        with torch.no_grad():
+            return self.attention.posterior(images)
 
 
 SCORES = ("normal-difference", "mean-sum", "overall")
@@ -126,9 +142,18 @@ class AttentionLocalizer(Localizer):
             raise self.not_fitted()
         return self.of.localize(images)
 
+    def posterior(self, images: Tensor) -> PosteriorMaps:
+        if not self._ready:
+            raise self.not_fitted()
+        return self.of.posterior(images)
+
 
 class KLLocalizer(LearnsNothing):
-    """The KL divergence of the posterior from the prior, and the attention map of its gradient. Learns nothing."""
+    """The KL divergence of the posterior from the prior, and the attention map of its gradient. Learns nothing.
+
+    It is a function of mean and log variance alone, in which nothing is drawn: unlike the other scores' maps, this one has no
+    distribution over the posterior.
+    """
 
     name: ClassVar[str] = "kl"
     explains: ClassVar[str] = "attention of the KL divergence of the posterior from the prior"
@@ -142,7 +167,7 @@ class KLLocalizer(LearnsNothing):
             mean, logvar = encoding.mean.detach(), encoding.logvar.detach()
             gradient = {"mean": mean.unsqueeze(1), "logvar": torch.expm1(logvar).unsqueeze(1) / 2}
             weights = encoding.weights(gradient, self.attention.variant)
-            maps = self.attention.wrap(encoding, weights, torch.zeros(1, dtype=torch.long, device=mean.device))
+            maps = self.attention.wrap(encoding, weights, torch.full((1,), WHOLE, device=mean.device))
             score = 0.5 * (mean.square() + torch.expm1(logvar) - logvar).sum(1)
             return Localization(_at(maps.overall(), images), score)
 

@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from vaelens.attention import PosteriorMaps
 from vaelens.errors import UsageError
 
 
@@ -65,6 +66,16 @@ class Localizer(ABC):
         Raises:
             UsageError: called before `fit`.
         """
+
+    def posterior(self, images: Tensor) -> PosteriorMaps:
+        """The distribution of the map over the posterior of images (B, C, H, W), float in [0, 1], latent by latent and exact.
+
+        It is at the feature map's size, before maps are enlarged.
+
+        Raises:
+            UsageError: called before `fit`, or of a localizer whose map has nothing in it that is drawn from the posterior.
+        """
+        raise UsageError(f"localizer '{self.name}' has no distribution over the posterior: nothing in its map is drawn from it")
 
     def anomaly_map(self, images: Tensor) -> Tensor:
         """The maps (B, H, W) of images (B, C, H, W), float in [0, 1]."""

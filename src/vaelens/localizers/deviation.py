@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from vaelens.attention import Deviation, LatentAttention
+from vaelens.attention import Deviation, LatentAttention, PosteriorMaps
 from vaelens.attention.maps import resize
 from vaelens.errors import UsageError, whole
 from vaelens.localizers.base import Localization, Localizer, as_batches
@@ -71,6 +71,18 @@ class DeviationLocalizer(Localizer):
         levels = torch.cat([_rms(deviation) for deviation, _ in found], 1)
         return Localization(maps, _geometric_mean(levels, dim=1), found[0][1])
 
+    def posterior(self, images: Tensor) -> PosteriorMaps:
+        """The distribution of each latent's deviation in units of its level, (B, D, h, w), exactly; of one layer.
+
+        Raises:
+            UsageError: called before `fit`, or of several layers, whose deviations have different sizes.
+        """
+        if not self._layers:
+            raise self.not_fitted()
+        if len(self._layers) > 1:
+            raise UsageError(f"localizer '{self.name}' has a distribution for one layer at a time; name one by layer")
+        return self._layers[0].posterior(images)
+
     def _fitted(self, attention: LatentAttention, normal: Tensor) -> _Layer:
         with torch.no_grad():
             first = attention.encode(next(as_batches(normal[:1]))).features
@@ -96,6 +108,13 @@ class _Layer:
         with torch.no_grad():
             found = self.reference.maps(self.attention, images)
         return found.signed / self.level[:, None, None], (found.mean, found.logvar)
+
+    def posterior(self, images: Tensor) -> PosteriorMaps:
+        """The distribution of that deviation over the posterior."""
+        level = self.level[:, None, None]
+        with torch.no_grad():
+            found = self.reference.posterior(self.attention, images)
+        return PosteriorMaps(found.slope / level, replace(found.maps, signed=found.maps.signed / level))
 
 
 def _names(layer: str | Sequence[str] | None) -> list[str | None]:

@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from vaelens.attention import PosteriorMaps
 from vaelens.localizers.base import Localization, Localizer
 
 
@@ -42,6 +43,9 @@ class Placed(Localizer):
         found = self.of.localize(images.to(self.device))
         posterior = None if found.posterior is None else (found.posterior[0].cpu(), found.posterior[1].cpu())
         return Localization(found.maps.cpu(), found.score.cpu(), posterior)
+
+    def posterior(self, images: Tensor) -> PosteriorMaps:
+        return self.of.posterior(images.to(self.device)).cpu()
 
     def __getattr__(self, name: str) -> Any:
         if name == "of":  # of a copy that is being made

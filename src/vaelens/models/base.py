@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vaelens.errors import UsageError, whole
+from vaelens.models.pretrained import PretrainedNetwork
 
 ImageShape = tuple[int, int, int]
 
@@ -18,7 +19,7 @@ ImageShape = tuple[int, int, int]
 LAYOUT = torch.channels_last
 
 
-class ConvVAE(nn.Module):
+class ConvVAE(PretrainedNetwork, nn.Module):
     """A convolutional variational autoencoder.
 
     Subclasses set `encoder` (images (B, C, H, W) -> hidden (B, J)), the heads `mean` and `logvar` (hidden -> (B, D)) and

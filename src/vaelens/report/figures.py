@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from vaelens.errors import UsageError
 from vaelens.report.charts import Dots, auroc_bars, score_histogram, spread_dots
-from vaelens.report.colour import common_limit
+from vaelens.report.colour import common_limit, palette
 from vaelens.report.content import Array, check_picture
 from vaelens.report.sheet import LINE, MARGIN, SMALL, TEXT, Sheet, enlarged, overlaid, tile_size, to_png
 from vaelens.report.wording import signed
@@ -35,9 +35,9 @@ _TITLE = 11.0
 
 
 def latent_grid(
-    images: Array,
+    images: Array | None,
     maps: Array,
-    latent_names: Sequence[str],
+    latent_names: Sequence[str] | Sequence[Sequence[str]],
     image_names: Sequence[str],
     z_scores: Array | None = None,
     limit: float | None = None,
@@ -45,9 +45,9 @@ def latent_grid(
     """For each image the maps of all latents over it, all on one colour scale.
 
     Args:
-        images: (B, H, W) or (B, H, W, 3), uint8 or floats in [0, 1].
+        images: (B, H, W) or (B, H, W, 3), uint8 or floats in [0, 1]; None: the maps alone, in colours.
         maps: (B, D, h, w), at least 0.
-        latent_names: D names.
+        latent_names: D names, or D for each image.
         image_names: B names.
         z_scores: (B, D) of the posterior means against normal images. Latents with |z-score| >= 3 fired: their title
             carries a triangle and is bold, their picture has a heavy frame. NaN counts as not fired.
@@ -56,16 +56,22 @@ def latent_grid(
     Raises:
         UsageError: shapes that do not belong together, negative maps, too many images for one figure.
     """
-    count, latents = _check_maps(images, maps, 4)
-    _check_names("latent_names", latent_names, latents)
+    below = _grounds(maps) if images is None else images
+    count, latents = _check_maps(below, maps, 4)
+    for_all = all(isinstance(name, str) for name in latent_names)
+    each = cast("Sequence[Sequence[str]]", [latent_names] * count if for_all else latent_names)
+    _check_names("latent_names for each image", each, count)
+    for names in each:
+        _check_names("latent_names", names, latents)
     _check_names("image_names", image_names, count)
     if z_scores is not None and z_scores.shape != (count, latents):
         raise UsageError(f"z_scores must be {(count, latents)} as the maps are, not {z_scores.shape}")
     upper = common_limit([maps], limit)
-    width, height = tile_size(images.shape[1:], _TILE)
+    width, height = tile_size(below.shape[1:], _TILE)
     step = max(width, _TILE) + _GAP
-    columns = min(latents + 1, _MOST_COLUMNS)
-    rows = -(-(latents + 1) // columns)
+    inputs = int(images is not None)
+    columns = min(latents + inputs, _MOST_COLUMNS)
+    rows = -(-(latents + inputs) // columns)
     lines = 1 if z_scores is None else 2
     titles = LINE * SMALL * lines + 0.02
     header = LINE * _TITLE + 0.1
@@ -79,21 +85,21 @@ def latent_grid(
         beside = sheet.text_width(told, SMALL) + 0.2
         sheet.text(MARGIN, top, image_names[at], page - 2 * MARGIN - beside, size=_TITLE, bold=True)
         sheet.text(page - MARGIN, top + 0.03, told, page, size=SMALL, align="right")
-        for place in range(latents + 1):
+        for place in range(latents + inputs):
             x = MARGIN + place % columns * step
             y = top + header + place // columns * (titles + height + _GAP)
             left = x + (step - _GAP - width) / 2
-            if place == 0:
+            if place < inputs:
                 sheet.text(x, y + (lines - 1) * LINE * SMALL, "input", step - 0.08, size=SMALL)
-                sheet.picture(left, y + titles, width, height, enlarged(images[at], _TILE))
+                sheet.picture(left, y + titles, width, height, enlarged(below[at], _TILE))
                 continue
-            latent = place - 1
-            name = f"▲ {latent_names[latent]}" if fired[latent] else latent_names[latent]
+            latent = place - inputs
+            name = f"▲ {each[at][latent]}" if fired[latent] else each[at][latent]
             sheet.text(x, y, name, step - 0.08, size=SMALL, bold=bool(fired[latent]))
             if z_scores is not None:
                 told = f"z-score {signed(float(z_scores[at, latent]))}"
                 sheet.text(x, y + LINE * SMALL, told, step - 0.08, size=SMALL, bold=bool(fired[latent]))
-            tile = overlaid(images[at], maps[at, latent], upper, _TILE)
+            tile = overlaid(below[at], maps[at, latent], upper, _TILE)
             sheet.picture(left, y + titles, width, height, tile, frame=2.5 if fired[latent] else 0.6)
     bar_width = min(4.0, page - 2 * MARGIN - 0.6)
     over = bool(maps.size and maps.max() > upper)
@@ -278,7 +284,12 @@ def _title_height(titles: Sequence[str] | None) -> float:
     return LINE * TEXT + 0.05 if titles else 0.0
 
 
-def _check_names(what: str, names: Sequence[str], count: int) -> None:
+def _grounds(maps: Array) -> Array:
+    """In place of images: the first colour of the scale, (B, h, w, 3)."""
+    return np.broadcast_to(palette()[0], (len(maps), *maps.shape[-2:], 3))
+
+
+def _check_names(what: str, names: Sequence[object], count: int) -> None:
     if len(names) != count:
         raise UsageError(f"{what} must be {count}, not {len(names)}")
 

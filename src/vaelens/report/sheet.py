@@ -38,16 +38,13 @@ def blank(width: float, height: float) -> Figure:
     Raises:
         UsageError: more pixels along a side than a figure can have.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from vaelens.report.shown import ShownFigure
 
     if max(width, height) * DPI > _MOST_PIXELS:
         raise UsageError(f"a figure of {width:.0f} x {height:.0f} inches is too large to draw; draw fewer images in one figure")
     # Whole pixels, so that the edges of pictures fall between pixels and not across them.
     size = math.ceil(width * DPI - 1e-6) / DPI, math.ceil(height * DPI - 1e-6) / DPI
-    figure = Figure(figsize=size, dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
+    return ShownFigure(figsize=size, dpi=DPI, facecolor="white")
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from vaelens.data.files import shown
 from vaelens.errors import RunError, UsageError
-from vaelens.models import LAYOUT, ConvVAE, build
+from vaelens.models import ConvVAE
+from vaelens.models.stored import gist, with_weights
 from vaelens.output import check_folder, holds_something, write_bytes, write_json, writing
 from vaelens.runs.config import CONFIG, RunConfig, first_line, train_command
 from vaelens.runs.localizers import forget
@@ -125,19 +126,11 @@ def read_model(folder: Path, config: RunConfig) -> ConvVAE:
     network = config.network
     weights = _read(folder / MODEL)
     try:
-        with torch.device("meta"):  # no weights are drawn only to be replaced
-            model = build(network["name"], network["latent_dim"], network["input_shape"])
-        for name, weight in model.state_dict().items():
-            if name in weights and (weights[name].dtype != weight.dtype or not weights[name].isfinite().all()):
-                raise ValueError(f"{name} is {weights[name].dtype}, or not finite")
-        model.load_state_dict(weights, assign=True)
+        return with_weights(network["name"], network["latent_dim"], network["input_shape"], weights)
     except RecursionError:  # nothing that is wrong with the file
         raise
     except (RuntimeError, ValueError, TypeError) as error:
-        why = " ".join(str(error).split("\n\t")[-1].split())[:200]  # torch names what is wrong in the last line
-        raise RunError(f"{shown(folder / MODEL)} does not fit {CONFIG} ({why}); train the run again") from error
-    model.to(memory_format=LAYOUT)  # type: ignore[call-overload]
-    return model.eval().requires_grad_(False)
+        raise RunError(f"{shown(folder / MODEL)} does not fit {CONFIG} ({gist(error)}); train the run again") from error
 
 
 def read_calibration(folder: Path, model: ConvVAE, config: RunConfig) -> dict[str, Tensor]:

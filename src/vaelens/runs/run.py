@@ -13,17 +13,17 @@ Loading a run reads YAML and safetensors: nothing in it is ever unpickled or exe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from vaelens.attention import LatentAttention, LatentMaps
+from vaelens.attention import LatentAttention, PosteriorMaps
 from vaelens.data.files import shown
 from vaelens.data.preparation import Preparation
 from vaelens.errors import RunError, UsageError
@@ -36,58 +36,17 @@ from vaelens.runs.data import preparation_of
 from vaelens.runs.folder import read_calibration, read_metrics, read_model
 from vaelens.runs.localizers import keep, read_kept, restored
 from vaelens.runs.objective import family_of, main_localizer_of
+from vaelens.runs.pretrained import Pretrained
+from vaelens.runs.results import FIRED_NATS, FIRED_Z, Explanation, Verdict
+
+if TYPE_CHECKING:
+    from vaelens.runs.traversal import Traversal
 
 FALSE_ALARMS = 0.05
-FIRED_Z = 3.0  # a latent fires where its mean is this many standard deviations from the normal images'
-FIRED_NATS = 0.05  # and where it tells more about the image than this: a dead latent's spread is next to nothing
 _HELD = 4  # localizers in memory at once: each may hold the feature maps of all normal images
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """What the latents see in a batch of images.
-
-    Attributes:
-        maps: every latent's map (B, D, h, w).
-        z_scores: (B, D), the posterior mean's distance from its mean over normal images, in their standard deviations.
-        fired: (B, D), bool: |z| of at least 3, and more than 0.05 nats of information about this image.
-        active: (D,), bool: latents that carry more than 0.05 nats on normal images; the others are dead there.
-    """
-
-    maps: LatentMaps
-    z_scores: Tensor
-    fired: Tensor
-    active: Tensor
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether images are normal, and where they are not.
-
-    Attributes:
-        maps: (B, H, W), values >= 0, higher is more abnormal.
-        score: (B,), higher is more abnormal.
-        p_value: (B,), share of normal images that would score as high (conformal; valid in finite samples).
-        flagged: (B,), bool: p-value at most the false-alarm rate.
-        masks: (B, H, W), bool: pixels above the pixel threshold.
-        score_threshold: images above are flagged; infinite where too few normal images were held out for the rate.
-        pixel_threshold: pixels above are flagged.
-        localizer: whose maps and scores these are.
-        posterior: mean and log variance (B, D), where the localizer encoded the images.
-    """
-
-    maps: Tensor
-    score: Tensor
-    p_value: Tensor
-    flagged: Tensor
-    masks: Tensor
-    score_threshold: float
-    pixel_threshold: float
-    localizer: str
-    posterior: tuple[Tensor, Tensor] | None = None
-
-
-class Run:
+class Run(Pretrained):
     """A trained model with its normal images, loaded from its folder by `load_run`.
 
     Attributes:
@@ -191,6 +150,15 @@ class Run:
             f"is {100 * allowed:.4g} %. Allow more, or hold out more images in training."
         )
 
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """What `calibration.safetensors` holds, by name."""
+        return self._tensors
+
+    def shareable(self) -> RunConfig:
+        """The configuration without the path of the data set's files, which is this machine's."""
+        return replace(self.config, dataset={**self.config.dataset, "root": None})
+
     def settings(self) -> dict[str, Any]:
         """How the run was made, for reports: no path of this machine among it."""
         dataset = {k: v for k, v in self.config.dataset.items() if k != "root"}
@@ -225,16 +193,39 @@ class Run:
         """Every latent's map for `images` (B, C, H, W), float in [0, 1], and which latents fired.
 
         Args:
-            images: of `input_shape`.
+            images: of `input_shape`; or one of them, (C, H, W), which becomes a batch of one.
             attention: of this run's model, for another layer, variant or method; None for the run's own.
 
         Raises:
             UsageError: images of another shape or type.
         """
-        _check_floats(images)
+        images = _batch(images)
         with torch.no_grad():
             maps = (attention or self.attention)(images.to(self.device)).cpu()
-        return Explanation(maps, self.z_scores(maps.mean), self.fired(maps.mean, maps.logvar), self.active)
+        fired = self.fired(maps.mean, maps.logvar)
+        return Explanation(maps, self.z_scores(maps.mean), fired, self.active, self.visible(images))
+
+    def posterior(
+        self, images: Tensor, attention: LatentAttention | None = None, localizer: str | None = None
+    ) -> PosteriorMaps:
+        """The distribution over the posterior of every latent's map, or of a localizer's, exactly.
+
+        Args:
+            images: (B, C, H, W), float in [0, 1], or one of them (C, H, W).
+            attention: of this run's model, for another layer or some latents; None for the run's own.
+            localizer: one of `vaelens.localizers.LOCALIZERS`, with options if need be, in place of the latents' own maps.
+
+        Raises:
+            UsageError: images of another shape or type, an attention of a variant other than "cvpr", a localizer whose map has
+                no such distribution, or both an attention and a localizer.
+        """
+        images = _batch(images)
+        if localizer is not None:
+            if attention is not None:
+                raise UsageError("a localizer has an attention of its own; give one or the other")
+            return self.localizer(localizer).posterior(images)
+        with torch.no_grad():
+            return (attention or self.attention).posterior(images.to(self.device)).cpu()
 
     def fired(self, mean: Tensor, logvar: Tensor) -> Tensor:
         """Posteriors (B, D) -> bool (B, D): the latents that are far from normal and tell something about their image."""
@@ -249,6 +240,7 @@ class Run:
         """Whether `images` (B, C, H, W), float in [0, 1], are normal, and where they are not.
 
         Args:
+            images: of `input_shape`; or one of them, (C, H, W), which becomes a batch of one.
             localizer: one of `vaelens.localizers.LOCALIZERS`, with options if need be, such as "matching:neighbours=5"; None
                 for the run's main one.
             false_alarms: share of normal images that may be flagged.
@@ -256,7 +248,7 @@ class Run:
         Raises:
             UsageError: an unknown localizer, a rate outside (0, 1), or images of another shape or type.
         """
-        _check_floats(images)
+        images = _batch(images)
         check_false_alarms(false_alarms)
         localizer = localizer or self.main_localizer
         result = self.localizer(localizer).localize(images)
@@ -273,6 +265,8 @@ class Run:
             pixel_threshold=pixel_threshold,
             localizer=localizer,
             posterior=result.posterior,
+            images=self.visible(images),
+            false_alarms=false_alarms,
         )
 
     def localizer(self, spec: str) -> Localizer:
@@ -316,15 +310,45 @@ class Run:
         """The decoder's image of the posterior mean: (B, C, H, W) -> (B, C, H, W), values in [0, 1].
 
         Args:
-            images: float in [0, 1].
+            images: float in [0, 1]; or one of them, (C, H, W), which becomes a batch of one.
             mean: (B, D), their posterior means, where they are known; None: encode the images.
         """
-        _check_floats(images)
+        images = _batch(images)
         if not self.reconstructs:
             raise UsageError("a run of objective 'anogan' reconstructs nothing: its network has no encoder")
         with torch.no_grad():
             mean = self.model.encode(images.to(self.device))[0] if mean is None else mean.to(self.device)
             return self.model.decode(mean).cpu()
+
+    def traverse(
+        self,
+        image: Tensor,
+        latents: int | str | Sequence[int] | None = None,
+        span: float | tuple[float, float] = 2.0,
+        steps: int = 9,
+        attention: LatentAttention | None = None,
+    ) -> Traversal:
+        """What changes in an image as one latent after another moves, beside where in it each looks.
+
+        Args:
+            image: (C, H, W), or a batch of one, float in [0, 1].
+            latents: which, or "top3" for the three of highest response; None: the active ones that carry most about the image,
+                eight at most.
+            span: how far a latent moves from 0, to both sides, or from where to where; the prior's standard deviation is 1.
+            steps: values that it takes on the way.
+            attention: of this run's model, for another layer, variant or method; its own latents give way to `latents`.
+
+        Raises:
+            UsageError: a run without latents or a decoder, more than one image, a span that is none, or fewer than 2 steps.
+        """
+        from vaelens.runs.traversal import traversal_of
+
+        return traversal_of(self, _batch(image), latents, span, steps, attention)
+
+    def _repr_html_(self) -> str:
+        from vaelens.runs.drawing import html_of_run
+
+        return html_of_run(self)
 
 
 def load_run(path: str | Path, device: torch.device | str = "cpu") -> Run:
@@ -348,6 +372,12 @@ def load_run(path: str | Path, device: torch.device | str = "cpu") -> Run:
     except UsageError as error:
         raise RunError(f"{shown(folder / CONFIG)} is damaged: {first_line(error)}; train the run again") from error
     return run if torch.device(device) == run.device else run.to(device)
+
+
+def _batch(images: Tensor) -> Tensor:
+    """Images (B, C, H, W), checked; one image (C, H, W) as a batch of one."""
+    _check_floats(images)
+    return images[None] if images.ndim == 3 else images
 
 
 def _check_floats(images: Tensor) -> None:

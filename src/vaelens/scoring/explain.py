@@ -18,6 +18,8 @@ from vaelens.report.figures import latent_grid
 from vaelens.report.html import write_report
 from vaelens.report.sheet import to_png
 from vaelens.runs import FIRED_NATS, FIRED_Z, Explanation, Run
+from vaelens.scoring.distribution import NOTE as SPREAD
+from vaelens.scoring.distribution import Distribution
 from vaelens.scoring.gallery import cards, picture
 from vaelens.scoring.sources import Source, as_text
 
@@ -33,12 +35,14 @@ class Explained:
         explanation: of these images.
         files: the pictures, in the images' order.
         report: the HTML report.
+        distribution: of the maps over the posterior; None in a variant that has none.
     """
 
     names: tuple[str, ...]
     explanation: Explanation
     files: tuple[Path, ...]
     report: Path
+    distribution: Distribution | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As `explain --json` prints it."""
@@ -51,6 +55,7 @@ class Explained:
                 "mean": maps.mean[i].tolist(),
                 "logvar": maps.logvar[i].tolist(),
                 "z_score": e.z_scores[i].tolist(),
+                "distribution": None if self.distribution is None else self.distribution.to_dict(i),
             }
             for i, (name, file) in enumerate(zip(self.names, self.files, strict=True))
         ]
@@ -69,7 +74,8 @@ def explain(
 ) -> Explained:
     """Write, for each image, the maps of all latents on one colour scale; and which latents fired.
 
-    The folder gets a PNG for each image, `latents.json` with the numbers and `report.html`.
+    The folder gets a PNG for each image, another of how sure the maps of a few of its latents are (see `Distribution`),
+    `latents.json` with the numbers and `report.html`.
 
     Args:
         run: whose latents.
@@ -90,6 +96,7 @@ def explain(
     images = torch.stack([one.image for one in loaded if one.image is not None])
     names = tuple(one.item.name for one in loaded)
     explanation = run.explain(to_float(images), attention)
+    distribution = Distribution.of(run, to_float(images), explanation, attention)
     limit = float(explanation.maps.per_latent.max()) or 1.0
     with result_folder(out, "explain", overwrite) as folder:
         files = []
@@ -100,6 +107,10 @@ def explain(
             write_bytes(folder / file, png)
             files.append(out / file)
             pngs.append(Figure(_title(explanation, i, name), _caption(explanation, i), png))
+            if distribution is not None:
+                spread = to_png(distribution.drawn(i, name, picture(images[i])))
+                write_bytes(folder / f"{Path(file).stem}-spread.png", spread)
+                pngs.append(Figure(f"{name}: how sure the maps are", distribution.caption(i), spread))
         verdict = run.localize(to_float(images))
         labels = [one.label for one in loaded]
         report = Report(
@@ -116,9 +127,9 @@ def explain(
             images=tuple(cards(run, names, images, verdict, explanation, labels)),
             map_limit=None,
             latent_limit=limit,
-            notes=NOTES,
+            notes=(*NOTES, *(() if distribution is None else (SPREAD,))),
         )
-        result = Explained(names, explanation, tuple(files), out / "report.html")
+        result = Explained(names, explanation, tuple(files), out / "report.html", distribution)
         numbers = result.to_dict()
         numbers["report"] = "report.html"
         for entry, drawn in zip(numbers["images"], files, strict=True):

@@ -27,6 +27,7 @@ from vaelens.report.html import write_report
 from vaelens.report.sheet import to_png
 from vaelens.report.traversals import traversal_grid
 from vaelens.runs import Run
+from vaelens.runs.traversal import decode, frames_of
 from vaelens.scoring.gallery import picture
 
 POSE = (5, 0, 16, 16)
@@ -195,7 +196,7 @@ def _traversed(run: Run, out: Path, attention: LatentAttention | None, root: Pat
         images=images,
         maps=maps,
         decoded=decode(run, maps.mean),
-        frames=frames_of(run, maps),
+        frames=frames_of(run, maps, VALUES),
         knowledge=knowledge_of(run, draw),
         files=tuple(out / f"{shape}.png" for shape in SHAPES),
         report=out / "report.html",
@@ -254,22 +255,6 @@ def knowledge_of(run: Run, draw: Draw, count: int | None = None) -> Knowledge:
     mean, logvar = (torch.cat(code) for code in zip(*codes, strict=True))
     information, entropy = mutual_information(labelled("mutual information", mean, poses))
     return Knowledge(kl_per_latent(mean, logvar).double().mean(0), information, entropy, len(poses))
-
-
-def decode(run: Run, codes: Tensor) -> Tensor:
-    """The decoder's images (N, C, H, W), in [0, 1], of codes (N, D)."""
-    with torch.inference_mode():
-        return torch.cat([run.model.decode(part.to(run.device)).cpu() for part in torch.split(codes, _AT_ONCE)])
-
-
-def frames_of(run: Run, maps: LatentMaps) -> Tensor:
-    """Each explained latent at each of `VALUES`, the others at the posterior mean: (S, K, V, C, H, W), in [0, 1]."""
-    count, explained, values = len(maps.mean), maps.signed.shape[1], torch.tensor(VALUES)
-    codes = maps.mean[:, None, None].repeat(1, explained, len(values), 1)
-    moved = maps.latents.expand(count, explained)[:, :, None, None].expand(-1, -1, len(values), 1)
-    codes.scatter_(3, moved, values[:, None].expand(count, explained, -1, 1))
-    images = decode(run, codes.flatten(0, 2))
-    return images.reshape(*codes.shape[:3], *images.shape[1:])
 
 
 def _grid(result: Traversed, i: int, limit: float) -> Any:
