@@ -73,7 +73,7 @@ class Encoding:
         if self.slopes is not None:
             head = self.plan.head
             assert head is not None
-            return closed_form_weights(head, self.slopes, cotangents, len(self.mean), variant, self.memory, means)
+            return closed_form_weights(head, self.slopes, cotangents, self.mean.shape[0], variant, self.memory, means)
         rows = next(iter(cotangents.values())).shape[-2]
         bytes_per_row = len(self.mean) * self.plan.floats_behind * self.source.element_size()
         per_chunk = max(1, min(rows, self.memory // max(1, bytes_per_row)))
