@@ -154,7 +154,7 @@ class LatentAttention:
         encoding = self.encode(images, logvar=True)
         latents, pick = self.pick(encoding.mean)
         maps = self.wrap(encoding, encoding.weights({"mean": by_mean * pick}), latents)
-        slopes = by_logvar(encoding.mean, encoding.logvar).gather(1, latents.expand(len(encoding.mean), -1))
+        slopes = by_logvar(encoding.mean, encoding.logvar).gather(1, latents.expand(encoding.mean.shape[0], -1))
         if not encoding.differentiable:
             slopes = slopes.detach()
         spread = encoding.signed_maps(encoding.weights({"logvar": pick}))

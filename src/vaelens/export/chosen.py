@@ -148,9 +148,11 @@ def _is_exportable(spec: str) -> bool:
 def _check_exportable(run: Run, spec: str) -> None:
     name = parse_spec(spec)[0]
     if name not in LOCALIZERS:
-        raise unknown("localizer", name, EXPORTABLE)
+        raise unknown("localizer", name, _of(run))
     if name not in EXPORTABLE:
-        raise UsageError(f"localizer '{name}' is no single forward pass and cannot be exported; take {' or '.join(_of(run))}")
+        raise UsageError(
+            f"localizer '{name}' is no single forward pass and cannot be exported; take one of: {', '.join(_of(run))}"
+        )
 
 
 def _of(run: Run) -> tuple[str, ...]:

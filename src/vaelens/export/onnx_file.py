@@ -56,9 +56,7 @@ def to_onnx(graph: nn.Module, example: Tensor, outputs: Sequence[str], metadata:
 
     try:
         with _quiet(), torch.no_grad():
-            sizes = ({0: torch.export.Dim("batch")},)
-            exported = torch.export.export(graph, (example,), dynamic_shapes=sizes, strict=False)
-            made = torch.onnx.export(exported, dynamo=True, verbose=False)
+            made = torch.onnx.export(trace(graph, example), dynamo=True, verbose=False)
             assert made is not None
             for tidy in (
                 passes.DeduplicateInitializersPass(size_limit=_SMALL),
@@ -84,9 +82,20 @@ def to_onnx(graph: nn.Module, example: Tensor, outputs: Sequence[str], metadata:
     return bytes(content)
 
 
-def too_large(size: int) -> UsageError:
-    """The error of a file that ONNX has no room for."""
-    return UsageError(f"the file would have {size / 1e9:.1f} GB, and one of ONNX has room for 2 GB")
+def trace(graph: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    """The operations of one forward pass, for a batch of any size; `.module()` of it can be compiled.
+
+    Args:
+        graph: takes one batch.
+        example: a batch of two or more.
+    """
+    with torch.no_grad():
+        return torch.export.export(graph, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False)
+
+
+def too_large(size: int, more: str = "") -> UsageError:
+    """The error of a file that ONNX has no room for; `more` about it."""
+    return UsageError(f"the file would have {size / 1e9:.1f} GB, and one of ONNX has room for 2 GB{more}")
 
 
 @contextlib.contextmanager

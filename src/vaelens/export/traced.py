@@ -59,7 +59,7 @@ class TracedAttention(LatentAttention):
         assert self._settled.head is not None
         self._shared = shared
         means = Means.of(self._settled.head)
-        self._means = None if means is None else Settled(means.values, means.written)
+        self._means = None if means is None else Settled(means.values.detach(), means.written)
 
     def encode(self, images: Tensor, logvar: bool = False) -> Encoding:
         """As `LatentAttention.encode`, of images that are as they should be."""

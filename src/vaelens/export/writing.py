@@ -187,12 +187,13 @@ def _say_size(run: Run, chosen: Chosen, path: Path, tell: Callable[[str], None])
     parts = [run.model.encoder, run.model.mean, run.model.logvar, *([run.model.decoder] if with_decoder else [])]
     weights = sum(parameter.nbytes for part in parts for parameter in part.parameters())
     kept = 0 if chosen.normals is None else sum(one.features.nbytes for one in references(chosen.localizer))
-    fewer = "; --normals N keeps fewer" if kept else ""
     total = weights + kept
+    of_normal = ""
+    if kept > total / 10:
+        of_normal = f", {kept / 1e6:.0f} MB of it feature maps of {chosen.normals:,} normal images; --normals N keeps fewer"
     if total > LIMIT:
-        raise UsageError(f"{too_large(total)}, {kept / 1e9:.1f} GB of it feature maps of normal images{fewer}")
+        raise too_large(total, of_normal)
     if total > _WORTH_SAYING:
-        of_normal = f", {kept / 1e6:.0f} MB of it feature maps of {chosen.normals:,} normal images{fewer}" if kept else ""
         tell(f"{shown(path)} will have about {total / 1e6:.0f} MB{of_normal}")
 
 
