@@ -34,9 +34,7 @@ def check_installed() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise UsageError(
-            f"to export takes packages that are not installed ({error.name}): pip install 'vaelens[onnx]'"
-        ) from None
+        raise UsageError(f"to export takes {error.name}, which is not installed: pip install 'vaelens[onnx]'") from None
 
 
 def to_onnx(graph: nn.Module, example: Tensor, outputs: Sequence[str], metadata: Mapping[str, Any]) -> bytes:

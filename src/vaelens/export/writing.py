@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from vaelens.export.described import OUTPUTS, describe
 from vaelens.export.graph import AttentionGraph, RunGraph
 from vaelens.export.onnx_file import LIMIT, check_installed, to_onnx, too_large
 from vaelens.localizers import check_false_alarms, parse_spec
-from vaelens.output import write_bytes
+from vaelens.output import write_bytes, writing
 from vaelens.runs.run import FALSE_ALARMS
 
 if TYPE_CHECKING:
@@ -162,6 +163,7 @@ def _free(path: str | Path, overwrite: bool) -> Path:
 
     Raises:
         UsageError: another ending, a folder, a file that is there without `overwrite`, or a folder that is missing.
+        OutputError: a folder that cannot be written to.
     """
     path = Path(path)
     if path.suffix.lower() != SUFFIX:
@@ -174,6 +176,8 @@ def _free(path: str | Path, overwrite: bool) -> Path:
         raise UsageError(f"{shown(path)} exists; choose another name, or pass --overwrite to replace it")
     if not path.parent.is_dir():
         raise UsageError(f"there is no folder {shown(path.parent)} to write {path.name} into; make it, or choose another place")
+    with writing(path), tempfile.TemporaryFile(dir=path.parent):  # refused now, and not after the tracing
+        pass
     return path
 
 
