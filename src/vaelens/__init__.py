@@ -26,7 +26,19 @@ _HOME = {
     "load_run": "vaelens.runs",
     "train_run": "vaelens.runs.train",
 }
-_ROOMS = ("attention", "data", "localizers", "metrics", "models", "objectives", "paper", "report", "scoring", "training")
+_ROOMS = (
+    "attention",
+    "data",
+    "export",
+    "localizers",
+    "metrics",
+    "models",
+    "objectives",
+    "paper",
+    "report",
+    "scoring",
+    "training",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -174,8 +174,8 @@ def test_the_example_needs_onnxruntime_and_numpy_alone(exported: Files, run: Run
     lines = done.stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == files
     assert ": abnormal, " in lines[-1]
-    verdict = run.localize(to_float(run.held_out_images[:3]), "deviation")
-    for line, p, score in zip(lines, verdict.p_value.tolist(), verdict.score.tolist(), strict=False):
+    verdict = run.localize(to_float(run.held_out_images), "deviation")  # at once, as they were calibrated
+    for line, p, score in zip(lines[:3], verdict.p_value.tolist(), verdict.score.tolist(), strict=False):
         assert f"p = {p:.3f}, " in line
         assert float(re.findall(r"score ([\d.]+)", line)[0]) == pytest.approx(score, abs=2e-3)
 

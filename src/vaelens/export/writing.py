@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".onnx"
 _CHECKED = 8  # held-out images that the file is compared with torch on
-_WORTH_SAYING = 50e6  # bytes of a file beyond which its size is said before it is made
+_WORTH_SAYING = 100e6  # bytes of a file beyond which its size is said before it is made
 
 
 @dataclass(frozen=True)
