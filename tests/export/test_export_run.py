@@ -103,7 +103,8 @@ def test_held_out_images_have_the_p_values_of_the_library(model: ExportedModel, 
     got, wanted = model(images.permute(0, 2, 3, 1).numpy()), run.localize(to_float(images), "deviation", 0.1)
     assert np.array_equal(got["p_value"], wanted.p_value.numpy())
     assert np.array_equal(got["flagged"], wanted.flagged.numpy())
-    assert np.array_equal(got["masks"], wanted.masks.numpy())
+    assert (got["masks"] != wanted.masks.numpy()).sum() <= 1  # the pixel that the threshold comes from
+    assert wanted.masks.any()
     assert 0 < got["flagged"].sum() <= 0.1 * len(images)
 
 
@@ -249,6 +250,9 @@ def test_an_autoencoder_has_scores_and_no_latents(defect_root: Path, tmp_path: P
 def test_fewer_normal_images_are_calibrated_anew(run: Run) -> None:
     chosen = choose(run, "deviation", normals=30)
     assert chosen.normals == 30
+    assert chosen.notes == (
+        f"thresholds are measured anew with 30 of the {len(run.normal_images)} normal images to compare with",
+    )
     assert chosen.calibration is not None
     there = len(run.normal_images)
     some = run.normal_images[[at * there // 30 for at in range(30)]]
@@ -318,6 +322,19 @@ def test_a_file_that_does_not_give_what_torch_gives_is_not_written(
     with pytest.raises(OutputError, match=r"is not written: its \w+ are \de-\d+ of their range from torch's"):
         export_run(run, tmp_path / "model.onnx", localizer="reconstruction")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_table_of_speed_is_what_the_benchmark_kept() -> None:
+    kept = json.loads((ROOT / "benchmarks/results/export.json").read_text())
+    shown = (ROOT / "docs/ship.md").read_text()
+    ways = ("torch eager", "torch.compile", "onnxruntime")
+    assert list(kept) == ["mnist", "ucsd", "mvtec", "dsprites", "compact"]
+    for network, found in kept.items():
+        assert max(found["checked"].values()) < 1e-4
+        for batch, seconds in found["seconds"].items():
+            cells = [f"{1e3 * seconds[way]:.2f}" for way in ways]
+            cells += [f"{seconds[way] / seconds['onnxruntime']:.2f}" for way in ways[:2]]
+            assert f"| {network} | {batch} | {' | '.join(cells)} | {found['bytes'] / 1e6:.1f} |" in shown
 
 
 def test_opening_a_file_takes_no_torch(exported: Files) -> None:

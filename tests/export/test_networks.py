@@ -39,7 +39,11 @@ def agree(run: Run, file: Path, images: Tensor, prepared: Tensor | None = None, 
     if "score" in model.outputs:
         verdict = run.localize(values, spec)
         wanted |= {"maps": verdict.maps, "score": verdict.score}
-        decisions |= {"p_value": verdict.p_value, "flagged": verdict.flagged, "masks": verdict.masks}
+        decisions |= {"p_value": verdict.p_value, "flagged": verdict.flagged}
+        # A pixel may lie on the threshold, up to rounding, and then be on the other side of it.
+        on_it = (verdict.maps / verdict.pixel_threshold - 1).abs() < 1e-5
+        assert np.array_equal(got["masks"] & ~on_it.numpy(), (verdict.masks & ~on_it).numpy())
+        assert (got.pop("masks") != verdict.masks.numpy()).mean() < 1e-5
     assert set(got) == {*wanted, *decisions}
     for name, value in wanted.items():
         expected = value.numpy()
@@ -64,7 +68,6 @@ def test_mnist(mnist_runs: dict[int, Path], small_mnist: Path, tmp_path: Path) -
     _, test = load_mnist(small_mnist)
     got = agree(run, written.path, test.images[:100])
     assert 20 < got["flagged"].sum() < 100
-    assert 0 < got["masks"].mean() < 0.9
 
 
 def test_ucsd(made_run: Made, pedestrians: Images, tmp_path: Path) -> None:

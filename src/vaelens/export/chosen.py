@@ -89,6 +89,8 @@ def choose(run: Run, spec: str | None = None, normals: int | None = None) -> Cho
         own = next(_attentions(localizer), None)
     if own is None and why and not notes:
         notes.append(f"{why}: the file has no maps of latents")
+    if normals is not None:
+        notes.append(f"thresholds are measured anew with {count} of the {len(run.normal_images)} normal images to compare with")
     return Chosen(own, localizer, spec, calibration, count, "" if own is not None else why, tuple(notes))
 
 

@@ -17,8 +17,8 @@ from vaelens.localizers import Calibration, Localizer, check_false_alarms
 if TYPE_CHECKING:
     from vaelens.runs import Run
 
-ROUNDING = 1e-5
-"""Scores and map values that differ by less, relative to themselves, are the same."""
+ROUNDING = 2e-6
+"""Scores that differ by less, relative to themselves, are the same."""
 
 
 class RunGraph(nn.Module):
@@ -50,10 +50,9 @@ class RunGraph(nn.Module):
         self.attention = None if attention is None else TracedAttention(attention, self._shared)
         self.localizer = None if localizer is None else traced(localizer, self._shared)
         self.false_alarms = check_false_alarms(false_alarms)
-        # What another order of summation changes counts as nothing, so that a held-out image has here, too, a score and a peak
-        # that reach its own.
+        # What another order of summation changes counts as nothing, so that a held-out image has a score that reaches its own.
         self.reached = None if calibration is None else calibration.scores * (1 + ROUNDING)
-        self.pixel_threshold = math.inf if calibration is None else calibration.pixel_threshold(false_alarms) * (1 + ROUNDING)
+        self.pixel_threshold = math.inf if calibration is None else calibration.pixel_threshold(false_alarms)
         preparation = run.preparation
         evens = preparation is not None and preparation.brightness
         self.evened = Evened(preparation.frames > 1) if preparation is not None and evens else None

@@ -49,7 +49,7 @@ class ExportedModel:
         if shape is None or dtype != self.dtype or tuple(shape[1:]) != self.input_shape or not shape[0]:
             sides = ", ".join(map(str, self.input_shape))
             got = dtype if shape is None else f"{dtype} {tuple(shape)}"
-            raise UsageError(f"{self.path} takes {self.dtype} images (B, {sides}) with B from 1 on, got {got}")
+            raise UsageError(f"{_shown(self.path)} takes {self.dtype} images (B, {sides}) with B from 1 on, got {got}")
         results: list[NDArray[Any]] = self._session.run(None, {self._input: _plain(images)})
         return dict(zip(self.outputs, results, strict=True))
 
@@ -78,7 +78,7 @@ def load(path: str | Path, threads: int | None = None) -> ExportedModel:
         with path.open("rb"):
             pass
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+        raise DataError(f"cannot read {_shown(path)}: {error.strerror or error}") from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = (
         3  # errors, which are raised below; warnings of constants that are folded say nothing to anyone
@@ -89,11 +89,15 @@ def load(path: str | Path, threads: int | None = None) -> ExportedModel:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no class in common
         why = " ".join(str(error).split())[:160]
-        raise DataError(f"{path} is no file of ONNX, or damaged ({why}); export the run again") from error
+        raise DataError(f"{_shown(path)} is no file of ONNX, or damaged ({why}); export the run again") from error
     written = session.get_modelmeta().custom_metadata_map.get(KEY)
     if written is None:
-        raise DataError(f"{path} was not written by vaelens export; open it with onnxruntime")
+        raise DataError(f"{_shown(path)} was not written by vaelens export; open it with onnxruntime")
     return ExportedModel(path, session, json.loads(written))
+
+
+def _shown(path: Path) -> str:
+    return str(path) if str(path).isprintable() else ascii(str(path))  # as `vaelens.data.files.shown`, which imports torch
 
 
 def _plain(images: Any) -> Any:

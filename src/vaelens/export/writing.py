@@ -167,9 +167,8 @@ def _free(path: str | Path, overwrite: bool) -> Path:
     """
     path = Path(path)
     if path.suffix.lower() != SUFFIX:
-        raise UsageError(
-            f"the file of an export ends in {SUFFIX}, such as {shown(path.with_suffix(SUFFIX))}, not {shown(path)}"
-        )
+        better = path.with_suffix(SUFFIX) if path.name else Path("model" + SUFFIX)
+        raise UsageError(f"the file of an export ends in {SUFFIX}, such as {shown(better)}, not {shown(path)}")
     if path.is_dir():
         raise UsageError(f"{shown(path)} is a folder; name a file in it, such as {shown(path / ('model' + SUFFIX))}")
     if (path.exists() or path.is_symlink()) and not overwrite:
