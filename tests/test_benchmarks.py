@@ -72,6 +72,22 @@ def test_disentanglement_benchmark_prints_every_way_and_ours_is_the_quicker(tmp_
     assert result["score_seconds"] < 5
 
 
+def test_export_benchmark_prints_every_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = tmp_path / "figures.json"
+    few = ["--latents", "4", "--normals", "24", "--rounds", "1", "--batch", "1", "2", "--no-compile"]
+    monkeypatch.setattr(sys, "argv", ["export.py", "--network", "dsprites", *few, "--json", str(figures)])
+    runpy.run_path(str(ROOT / "benchmarks/export.py"))["main"]()
+    printed = capsys.readouterr().out
+    result = json.loads(figures.read_text())["dsprites"]
+    assert set(result["seconds"]) == {"1", "2"}
+    assert all(set(each) == {"torch eager", "onnxruntime"} and min(each.values()) > 0 for each in result["seconds"].values())
+    assert max(result["checked"].values()) < 1e-4
+    assert "| dsprites | 2 | " in printed
+    assert "torch.compile is missing: left out" in printed
+
+
 def test_metrics_benchmark_prints_both_and_its_bounds_hold(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     scores = "tied to 0.1, float32"

@@ -32,6 +32,7 @@ _ROOMS = (
     "adapters",
     "attention",
     "data",
+    "export",
     "localizers",
     "metrics",
     "models",

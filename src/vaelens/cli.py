@@ -10,6 +10,7 @@ import typer
 
 from vaelens.commands import option_values
 from vaelens.commands.evaluate import evaluate
+from vaelens.commands.export import export
 from vaelens.commands.images import explain, score
 from vaelens.commands.layers import layers
 from vaelens.commands.reproduce import reproduce
@@ -52,6 +53,7 @@ app.command(epilog="Example: vaelens explain runs/ones seven.png --out explained
 app.command(epilog="Example: vaelens layers vae.py:build --input 3x64x64")(layers)
 app.command(epilog="Example: vaelens score runs/ones photos/ --out scored --false-alarms 0.01")(score)
 app.command(epilog="Example: vaelens evaluate runs/ones --json")(evaluate)
+app.command(epilog="Example: vaelens export runs/ones model.onnx --false-alarms 0.01")(export)
 app.command(epilog="Example: vaelens reproduce table1 --root data --dataset ucsd-ped2 --out table1")(reproduce)
 app.command(epilog="Example: vaelens share runs/ones --out shared   (or --to USER/NAME --images for the Hugging Face hub)")(
     share

@@ -49,6 +49,8 @@ def closed_form_weights(
     gains = [(stage, stage.gain(slopes)) for stage in head.stages[head.entry + 1 :]]
     if rows.ndim == 2 and not head.activations:
         return _pull_back(rows, gains, entry, slice(0, 1), variant).expand(batch, -1, -1)
+    if torch.compiler.is_exporting():  # into a graph that takes batches of any size, whose count is no number yet
+        return _pull_back(rows, gains, entry, slice(0, batch), variant)
     piece = batch
     if not torch.is_grad_enabled():
         unit = rows.shape[-2] * rows.shape[-1] * rows.element_size()

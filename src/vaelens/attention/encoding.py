@@ -75,7 +75,7 @@ class Encoding:
         if self.slopes is not None:
             head = self.plan.head
             assert head is not None
-            return closed_form_weights(head, self.slopes, cotangents, len(self.mean), variant, self.memory, means)
+            return closed_form_weights(head, self.slopes, cotangents, self.mean.shape[0], variant, self.memory, means)
         rows = next(iter(cotangents.values())).shape[-2]
         bytes_per_row = len(self.mean) * self.plan.floats_behind * self.source.element_size()
         per_chunk = max(1, min(rows, self.memory // max(1, bytes_per_row)))
@@ -130,7 +130,7 @@ def _with_versions(grad: bool) -> Iterator[None]:
 
 def _with_slopes(model: nn.Module, images: Tensor, plan: Plan, head: LinearHead, memory: int) -> Encoding:
     differentiable = _keeps_graph(model, images)
-    kept = _Kept(plan)
+    kept = KeptMap(plan)
     given: list[Place] = []  # the map as the rest of the network gets it
 
     def keep_features(output: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ def _with_graph(model: nn.Module, images: Tensor, plan: Plan, memory: int) -> En
     differentiable = _keeps_graph(model, images)
 
     def run(grad: bool) -> tuple[Tensor, Tensor, Tensor]:
-        kept = _Kept(plan)
+        kept = KeptMap(plan)
 
         def start_graph(output: Tensor) -> Tensor:
             if output.is_inference():
@@ -181,7 +181,7 @@ def _with_graph(model: nn.Module, images: Tensor, plan: Plan, memory: int) -> En
     return Encoding(features, mean, logvar, plan, None, differentiable, memory)
 
 
-class _Kept:
+class KeptMap:
     """The feature map of the call that the plan names: a module, or a function, may be called more than once."""
 
     def __init__(self, plan: Plan) -> None:
@@ -191,7 +191,9 @@ class _Kept:
         self._version = 0
         self._change: Callable[[Tensor], Tensor] = lambda features: features
 
-    def listen(self, model: nn.Module, change: Callable[[Tensor], Tensor]) -> tuple[tuple[RemovableHandle, ...], _Kept | None]:
+    def listen(
+        self, model: nn.Module, change: Callable[[Tensor], Tensor]
+    ) -> tuple[tuple[RemovableHandle, ...], KeptMap | None]:
         """Keep the map of the next encoding and give `change` of it to the rest of the network.
 
         Returns:
@@ -226,6 +228,13 @@ class _Kept:
             return None
         features = self.replace(self.plan.grid.map_of(output))
         return self.plan.grid.tokens_of(self._change(features), output)
+
+    @property
+    def map(self) -> Tensor:
+        """The map (B, n, h, w), not held against what became of it since."""
+        if self._map is None:
+            raise OtherCalls(f"layer '{self.plan.layer}' was not called")
+        return self._map
 
     def replace(self, features: Tensor) -> Tensor:
         self._map, self._version = features, Place.of(features).version

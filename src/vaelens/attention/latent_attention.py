@@ -168,7 +168,7 @@ class LatentAttention:
         weights = encoding.weights({"mean": by_mean * pick})
         self._check_dependence(images, encoding, weights, latents)
         maps = self.wrap(encoding, weights, latents)
-        slopes = by_logvar(encoding.mean, encoding.logvar).gather(1, latents.expand(len(encoding.mean), -1))
+        slopes = by_logvar(encoding.mean, encoding.logvar).gather(1, latents.expand(encoding.mean.shape[0], -1))
         if not encoding.differentiable:
             slopes = slopes.detach()
         spread = encoding.signed_maps(encoding.weights({"logvar": pick}))

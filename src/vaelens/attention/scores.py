@@ -231,10 +231,7 @@ class Deviation:
         k = nearest.shape[1]
         if self.ridge is None:
             return torch.full_like(mean[:, :1], 1.0 / k).expand(-1, k)
-        offsets = _wide(self.codes)[nearest] - _wide(mean).unsqueeze(1)
-        gram = offsets @ offsets.transpose(1, 2)
-        trace = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-        gram = gram + (self.ridge * trace)[:, None, None] * torch.eye(k, dtype=gram.dtype, device=gram.device)
+        gram, _ = ridged(_wide(self.codes)[nearest] - _wide(mean).unsqueeze(1), self.ridge)
         weights: Tensor = torch.linalg.solve(gram, torch.ones_like(gram[..., :1])).squeeze(-1)
         return weights / weights.sum(1, keepdim=True)
 
@@ -297,6 +294,23 @@ class Deviation:
 def _whole(mean: Tensor) -> Tensor:
     """In place of latents: the map is of a score of all of them."""
     return torch.full((1,), WHOLE, dtype=torch.long, device=mean.device)
+
+
+def ridged(offsets: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+    """The system whose solution for ones weighs neighbours, up to a factor (locally linear embedding).
+
+    Args:
+        offsets: (B, k, D), the neighbours' codes less the image's own.
+        ridge: relative to the mean squared distance of the neighbours.
+
+    Returns:
+        (B, k, k), the products of the offsets with the ridge on the diagonal; and (B,), that mean squared distance.
+    """
+    gram = offsets @ offsets.transpose(1, 2)
+    diagonal = gram.flatten(1)[:, :: gram.shape[1] + 1]
+    trace = diagonal.mean(1).clamp_min(1e-12)
+    eye = torch.eye(offsets.shape[1], dtype=gram.dtype, device=gram.device)
+    return gram + (ridge * trace)[:, None, None] * eye, trace
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from vaelens.errors import UsageError
 MIDDLE = 128
 TARGET = 28.0  # so that 4.5 spreads on either side still fit: a dark object before a light ground is not cut off
 MOST_GAIN = 4.0
+PERCENTILES = (5, 50, 95)
 _WIDTH = 3.29  # the distance of the percentiles 5 and 95 of a normal distribution, in standard deviations,
 _DECILES = 2.56  # and of 10 and 90
 
@@ -48,10 +49,23 @@ def table(image: Tensor) -> Tensor:
     below = torch.bincount(image.flatten(), minlength=256).cumsum(0)
     total = image.numel()
     # the smallest value that at least this share of the values does not exceed: whole numbers, no rounding
-    low, median, high = (int((below * 100 >= total * percent).nonzero()[0]) for percent in (5, 50, 95))
-    spread = (high - low) / _WIDTH
+    low, median, high = (int((below * 100 >= total * percent).nonzero()[0]) for percent in PERCENTILES)
+    return evened(torch.arange(256) - median, high - low)
+
+
+def evened(offsets: Tensor, width: int) -> Tensor:
+    """What values become.
+
+    Args:
+        offsets: whole numbers, by how much they exceed the median of the image's values.
+        width: the distance of the percentiles 5 and 95 of the image's values.
+
+    Returns:
+        uint8, of the shape of `offsets`.
+    """
+    spread = width / _WIDTH
     gain = MOST_GAIN if spread * MOST_GAIN <= TARGET else TARGET / spread
-    values = MIDDLE + (torch.arange(256, dtype=torch.float64) - median) * gain
+    values = MIDDLE + offsets.to(torch.float64) * gain
     return values.round().clamp(0, 255).to(torch.uint8)
 
 

@@ -58,6 +58,11 @@ class DeviationLocalizer(Localizer):
         self.ridge = ridge
         self._layers: list[_Layer] = []
 
+    @property
+    def references(self) -> tuple[Deviation, ...]:
+        """What each layer's feature maps are compared with; empty before `fit`."""
+        return tuple(layer.reference for layer in self._layers)
+
     def fit(self, normal: Tensor) -> Self:
         self._layers = [self._fitted(attention, normal) for attention in self.attentions]
         return self

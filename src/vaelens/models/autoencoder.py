@@ -96,7 +96,7 @@ class PointMass(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """The constant log variance (B, D)."""
-        return hidden.new_full((len(hidden), self.latent_dim), _POINT)
+        return hidden.new_full((hidden.shape[0], self.latent_dim), _POINT)
 
 
 def _same(before: int, after: int) -> nn.Module:
