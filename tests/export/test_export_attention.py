@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from vaelens import LatentAttention
+from vaelens import LatentAttention, adapt
 from vaelens.errors import UsageError
 from vaelens.export import export_attention, load
 
@@ -59,6 +60,37 @@ def test_maps_are_those_of_one_backward_pass_per_latent(head: str, tmp_path: Pat
     assert torch.allclose(torch.from_numpy(got["logvar"]), logvar.detach(), atol=1e-6)
     assert load(written.path)(images[:1].numpy())["mean"].shape == (1, 4)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in vae.modules())
+
+
+class Functional(VAE):
+    """No module between its linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(FLAT, 9), nn.Linear(9, 8))
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = F.leaky_relu(self.features[0](images), 0.1)
+        mean, logvar = self.head[1](F.relu(self.head[0](features.reshape(features.shape[0], -1)))).chunk(2, dim=1)
+        return mean, logvar
+
+
+class Named(VAE):
+    """An encoder that needs an adapter."""
+
+    def encode(self, images: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        mean, logvar = super().encode(images)
+        return {"mu": mean, "log_var": logvar}
+
+
+@pytest.mark.parametrize("vae", [Functional(), adapt(Named(*HEADS["leaky"]()))], ids=["functions", "adapted"])
+def test_functions_and_adapted_models(vae: nn.Module, tmp_path: Path) -> None:
+    vae, images = vae.eval(), torch.randn(5, 2, 9, 7)
+    attention = LatentAttention(vae)
+    got = load(export_attention(attention, tmp_path / "maps.onnx", images).path)(images.numpy())
+    with torch.no_grad():
+        wanted = LatentAttention(vae, method="vjp", layer=attention.layer)(images)
+    assert torch.allclose(torch.from_numpy(got["latent_maps"]), wanted.per_latent, atol=1e-6)
+    assert torch.allclose(torch.from_numpy(got["mean"]), wanted.mean, atol=1e-6)
 
 
 def test_of_latents_asked_for_and_another_variant(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from vaelens.adapters import AdaptedVAE
 from vaelens.attention import LatentAttention
 from vaelens.data.images import to_float
 from vaelens.export.evened import Evened
@@ -104,7 +105,8 @@ class AttentionGraph(nn.Module):
 
     def __init__(self, attention: LatentAttention) -> None:
         super().__init__()
-        self.model = attention.model
+        vae = attention.model
+        self.model = vae.model if isinstance(vae, AdaptedVAE) else vae  # whose weights go by the names that they have there
         self.attention = TracedAttention(attention)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
