@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -40,6 +40,15 @@ class Agreement:
     by_chance: dict[str, float]
     unmatched: tuple[int, ...]
     unmatched_other: tuple[int, ...]
+
+    def named(self, latents: list[int], others: list[int]) -> Agreement:
+        """The same with the K and L latents called by these numbers, where they are some of a model's."""
+        return replace(
+            self,
+            pairs=tuple((latents[i], others[j]) for i, j in self.pairs),
+            unmatched=tuple(latents[i] for i in self.unmatched),
+            unmatched_other=tuple(others[j] for j in self.unmatched_other),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """All of it by name, as plain values."""
