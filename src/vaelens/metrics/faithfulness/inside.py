@@ -10,6 +10,8 @@ from vaelens.attention.maps import resize
 from vaelens.errors import UsageError, whole
 from vaelens.metrics.faithfulness.inputs import check_maps
 
+_TIED = 1e-9  # of a map's range: where one cell is stretched over several pixels, rounding tells them apart
+
 
 def pointing_game(maps: Tensor, masks: Tensor, tolerance: int = 0) -> Tensor:
     """Whether the highest pixel of each map lies in its mask (Zhang et al. 2018): (B,), in [0, 1].
@@ -33,8 +35,9 @@ def pointing_game(maps: Tensor, masks: Tensor, tolerance: int = 0) -> Tensor:
     there = inside.flatten(1).any(1)
     if reach:
         inside = F.max_pool2d(inside.double().unsqueeze(1), 2 * reach + 1, 1, reach).squeeze(1) > 0
-    highest = values.flatten(1)
-    highest = highest == highest.amax(1, keepdim=True)
+    flat = values.flatten(1)
+    peak, low = flat.amax(1, keepdim=True), flat.amin(1, keepdim=True)
+    highest = flat >= peak - _TIED * (peak - low)
     hit = (highest & inside.flatten(1)).sum(1) / highest.sum(1)
     return torch.where(there, hit.double(), torch.nan)
 
