@@ -22,7 +22,7 @@ Explain: TypeAlias = Callable[[Tensor], Tensor]
 
 INTEGRATED = "integrated-gradients"
 DEVIATION = "deviation"
-_NORMAL = 1024  # images that a deviation is from
+_NORMAL = 512  # images that a deviation is from
 _NEIGHBOURS, _RIDGE = 20, 0.3  # as the localizer has them
 _STEPS = 16  # of the path of integrated gradients
 _AT_ONCE = 32

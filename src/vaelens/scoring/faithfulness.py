@@ -28,8 +28,9 @@ from vaelens.scoring.faithfulness_curves import Judge, Judged, areas
 from vaelens.scoring.faithfulness_sample import Sample, draw_latents, draw_sample, replacement_of
 
 IMAGES = 50
-LATENTS = 12
-RANDOMIZED = 8  # images whose maps are taken anew for each layer that is randomized
+LATENTS = 8
+RANDOMIZED = 8  # images whose maps are taken anew for each layer that is randomized, and of so many latents:
+RANDOMIZED_LATENTS = 4
 _AT_ONCE = 128
 
 
@@ -113,6 +114,7 @@ class Faithfulness:
                 "latents_in_all": self.of,
                 "fractions": self.fractions,
                 "randomized_images": min(RANDOMIZED, self.images),
+                "randomized_latents": self.latents[:RANDOMIZED_LATENTS],
                 "baselines": self.baselines,
                 "methods": {name: found.to_dict() for name, found in self.methods.items()},
                 "anomaly_maps": None if self.anomalies is None else self.anomalies.to_dict(),
@@ -199,7 +201,8 @@ def _judged(
     explain = make(run.model)
     maps = explain(judge.images)
     curves = judge.judge(maps, count)
-    randomized = randomization(run.model, judge.images[:RANDOMIZED], lambda model, images: make(model)(images), seed)
+    few = METHODS[name].make(run, judge.latents[:RANDOMIZED_LATENTS])
+    randomized = randomization(run.model, judge.images[:RANDOMIZED], lambda model, images: few(model)(images), seed)
     count()
     agreements = {}
     for other in against:

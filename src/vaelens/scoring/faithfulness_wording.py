@@ -7,7 +7,7 @@ import math
 from vaelens.metrics.faithfulness import BASELINES, PairedDifference
 from vaelens.report.content import Table
 from vaelens.scoring.explainers import METHODS
-from vaelens.scoring.faithfulness import RANDOMIZED, Faithfulness
+from vaelens.scoring.faithfulness import RANDOMIZED, RANDOMIZED_LATENTS, Faithfulness
 from vaelens.scoring.faithfulness_curves import CHANCE, Judged
 
 NAMES = {"random": "random", "centre": "the centre", "difference": "|image - replacement|"}
@@ -68,7 +68,8 @@ def _maps_table(found: Faithfulness) -> Table:
     columns = ("maps", "empty", "Pearson", "Spearman", "cosine", "last layer random", "all random", "other image")
     note = (
         "Pearson, Spearman and cosine between latents, lower where they look at different things. Then Spearman's correlation "
-        f"with the original map (of {min(RANDOMIZED, found.images)} images): with the weights of the last layer shuffled, of "
+        f"with the original map (of {min(RANDOMIZED, found.images)} images and "
+        f"{min(RANDOMIZED_LATENTS, len(found.latents))} latents): with the weights of the last layer shuffled, of "
         "all layers, and, for comparison, of the same latent's map of another image."
     )
     return Table(
