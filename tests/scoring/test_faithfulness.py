@@ -18,14 +18,15 @@ from vaelens.data.images import to_float
 from vaelens.errors import UsageError
 from vaelens.metrics import deletion, insertion, randomization, saliency_overlap
 from vaelens.metrics.faithfulness import blurred, centre_map
+from vaelens.output import to_json
 from vaelens.runs import Run, load_run
 from vaelens.runs.data import load_defects
 from vaelens.runs.train import train_run
 from vaelens.scoring import explainers
-from vaelens.scoring.explainers import INTEGRATED, METHODS, Opposite, methods_of
+from vaelens.scoring.explainers import INTEGRATED, METHODS, Method, Opposite, methods_of
 from vaelens.scoring.faithfulness import RANDOMIZED, Faithfulness, evaluate_faithfulness
 from vaelens.scoring.faithfulness_sample import draw_latents, draw_sample, replacement_of
-from vaelens.scoring.faithfulness_wording import verdicts
+from vaelens.scoring.faithfulness_wording import drawn, tables_of, verdicts
 
 captum = pytest.mark.skipif("captum" not in sys.modules and explainers._captum() is None, reason="captum is not installed")
 
@@ -205,6 +206,23 @@ def test_scores_are_followed_as_pixels_become_the_nearest_normal_images(run: Run
         steps=3,
     )
     torch.testing.assert_close(found.anomalies.curves["reconstruction"]["deletion"].curve.values, curve.values)
+
+
+def test_one_latent_whose_maps_are_all_empty(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be said of it, in words, in tables and in JSON; and no NaN is shown."""
+    monkeypatch.setattr(Run, "active", property(lambda self: torch.arange(self.model.latent_dim) == 3))
+    nothing = Method("nothing", lambda run, latents: lambda model: lambda images: torch.zeros(len(images), len(latents), 4, 4))
+    monkeypatch.setitem(METHODS, "cvpr", nothing)
+    found = evaluate_faithfulness(run, ["cvpr"], 2, against=[run], localizers=["reconstruction"], steps=2)
+    assert verdicts(found)[0] == "cvpr: too few images in deletion and insertion (100% of its maps are empty and left out)"
+    assert "the one active latent of 8" in drawn(found)
+    cells = [cell for table in tables_of(found) for row in table.rows for cell in row]
+    assert not any(isinstance(cell, float) and np.isnan(cell) for cell in cells)
+    assert not any("nan" in str(cell) for cell in cells)
+    told = json.loads(to_json(found.to_dict()))["faithfulness"]
+    assert told["methods"]["cvpr"]["overlap"] is None
+    assert told["methods"]["cvpr"]["deletion"]["area"] is None
+    assert told["methods"]["cvpr"]["empty_maps"] == 1
 
 
 @pytest.fixture(scope="module")

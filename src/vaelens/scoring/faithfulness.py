@@ -68,7 +68,7 @@ class Faithfulness:
     """What was found of a run's maps.
 
     Attributes:
-        dataset: its name.
+        dataset: such as "mnist, 1 normal" or "mvtec/screw".
         images: how many were drawn.
         drawn_from: of what.
         seed: of all that was drawn.
@@ -176,7 +176,7 @@ def evaluate_faithfulness(
         anomalies = judge_anomalies(run, spots, sample, overall, steps, seed, count)
     fractions = judge.baselines["deletion"]["random"].fractions.tolist()
     return Faithfulness(
-        dataset=str(run.config.dataset["name"]),
+        dataset=_called(run),
         images=len(seen),
         drawn_from=sample.drawn_from,
         seed=seed,
@@ -225,6 +225,13 @@ def _agreement(run: Run, other: Run, name: str, judge: Judge, sample: Sample, ma
     codes = values_of(run.model.encode, sample.further.to(run.device), _AT_ONCE)[:, judge.latents]
     others = values_of(other.model.encode, sample.further.to(other.device), _AT_ONCE)[:, theirs]
     return agreement(codes, others, maps, found, lowering).named(judge.latents, theirs)
+
+
+def _called(run: Run) -> str:
+    """The data set, with what of it is normal or which of its objects it is."""
+    data = run.config.dataset
+    name = data["name"] if data["category"] is None else f"{data['name']}/{data['category']}"
+    return str(name) if data["normal"] is None else f"{name}, {data['normal']} normal"
 
 
 def _check_alike(run: Run, other: Run) -> None:

@@ -30,17 +30,22 @@ def tables_of(found: Faithfulness) -> list[Table]:
 def curves_table(found: Faithfulness, kind: str) -> Table:
     """One row for each method, behind those of the maps that know nothing of the model."""
     better = "larger" if kind == "deletion" else "smaller"
-    rows: list[tuple[object, ...]] = [(NAMES[name], found.baselines[name][kind]["area"], *("-",) * 4) for name in BASELINES]
+    rows: list[tuple[object, ...]] = [
+        (NAMES[name], _number(found.baselines[name][kind]["area"]), *("-",) * 4) for name in BASELINES
+    ]
     rows += [(name, *_row(method.curves[kind])) for name, method in found.methods.items()]
     columns = ("maps", f"area ({better} is better)", *(f"above {NAMES[name]}" for name in BASELINES), "verdict")
     return Table(
-        f"{kind.capitalize()} on z_i, {found.images} images, {len(found.latents)} latents", columns, tuple(rows), GAINS
+        f"{kind.capitalize()} on z_i, {_count(found.images, 'image')}, {_count(len(found.latents), 'latent')}",
+        columns,
+        tuple(rows),
+        GAINS,
     )
 
 
 def _row(judged: Judged) -> tuple[object, ...]:
     gains = (interval(judged.gains[name]) for name in BASELINES)
-    return (float(judged.curve.share.nanmean()), *gains, judged.verdict)
+    return (_number(float(judged.curve.share.nanmean())), *gains, judged.verdict)
 
 
 def interval(gain: PairedDifference) -> str:
@@ -68,8 +73,8 @@ def _maps_table(found: Faithfulness) -> Table:
     columns = ("maps", "empty", "Pearson", "Spearman", "cosine", "last layer random", "all random", "other image")
     note = (
         "Pearson, Spearman and cosine between latents, lower where they look at different things. Then Spearman's correlation "
-        f"with the original map (of {min(RANDOMIZED, found.images)} images and "
-        f"{min(RANDOMIZED_LATENTS, len(found.latents))} latents): with the weights of the last layer shuffled, of "
+        f"with the original map (of {_count(min(RANDOMIZED, found.images), 'image')} and "
+        f"{_count(min(RANDOMIZED_LATENTS, len(found.latents)), 'latent')}): with the weights of the last layer shuffled, of "
         "all layers, and, for comparison, of the same latent's map of another image."
     )
     return Table(
@@ -105,7 +110,7 @@ def _score_table(found: Faithfulness) -> Table:
     ]
     columns = ("anomaly maps of", "curve", "area", *(f"above {NAMES[name]}" for name in BASELINES), "verdict")
     note = f"Pixels are replaced by those of the nearest normal image, and the score is followed. {GAINS}"
-    return Table(f"Deletion and insertion on the score, {found.anomalies.scored} images", columns, tuple(rows), note)
+    return Table(f"Deletion and insertion on the score, {_count(found.anomalies.scored, 'image')}", columns, tuple(rows), note)
 
 
 def _inside_table(found: Faithfulness) -> Table:
@@ -122,7 +127,11 @@ def _inside_table(found: Faithfulness) -> Table:
     each = [f"above {NAMES[name]}" for name in CHANCE]
     columns = ("maps", "pointing game", *each, "energy inside", *each)
     note = "The share of images whose highest pixel lies in the mask, and the mean share of the map's sum that does."
-    return Table(f"Inside the masks of {found.anomalies.masked} images", columns, tuple(rows), note)
+    return Table(f"Inside the masks of {_count(found.anomalies.masked, 'image')}", columns, tuple(rows), note)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _number(value: float) -> float | None:
@@ -132,7 +141,7 @@ def _number(value: float) -> float | None:
 def drawn(found: Faithfulness) -> str:
     """On what it was measured."""
     which = (
-        f"all {found.active} active latents of {found.of}"
+        ("the one active latent" if found.active == 1 else f"all {found.active} active latents") + f" of {found.of}"
         if len(found.latents) == found.active
         else f"{len(found.latents)} of the {found.active} active latents of {found.of}, drawn by the same seed"
     )
