@@ -164,16 +164,22 @@ def verdicts(found: Faithfulness) -> list[str]:
 
 
 def _verdict(curves: dict[str, Judged]) -> str:
-    deletion, insertion = (curves[kind].verdict for kind in ("deletion", "insertion"))
+    deletion, insertion = (_of_curve(curves[kind]) for kind in ("deletion", "insertion"))
     what = (
         f"{deletion} in deletion and insertion"
         if deletion == insertion
         else f"{deletion} in deletion, {insertion} in insertion"
     )
     beaten = [curve.gains["difference"].verdict == "better" for curve in curves.values()]
-    if "better than chance" in (deletion, insertion) and not all(beaten):
+    if any(curve.verdict == "better than chance" for curve in curves.values()) and not all(beaten):
         what += "; not better in both than |image - replacement|, which knows no model"
     return what
+
+
+def _of_curve(judged: Judged) -> str:
+    """The verdict, with what keeps it from being better where it is above random alone."""
+    above_random = judged.gains["random"].verdict == "better" and judged.verdict == "no better than chance"
+    return f"{judged.verdict} (above random, not above the centre)" if above_random else judged.verdict
 
 
 def _inside(found: Faithfulness, name: str) -> str:
