@@ -159,7 +159,9 @@ def test_the_tables_of_judged_maps_are_what_the_command_printed() -> None:
     tables = benchmark["tables"]()
     assert {name for name in tables if name.startswith("curves")} == {f"curves {data}" for data in benchmark["DATA"]}
     for name, rows in tables.items():
-        assert rows
+        assert rows or name == "inside"  # of which only data with masks have any
+        if not rows:
+            continue
         head = benchmark["HEADS"][name.split()[0]]
         lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
         assert "\n".join(lines) in text, name
