@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-DATA = ("mnist", "dsprites")
+DATA = ("mnist", "ped2", "dsprites")
 CHANCE, BASELINES = ("random", "centre"), ("random", "centre", "difference")
 KINDS = ("deletion", "insertion")
 
