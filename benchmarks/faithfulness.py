@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-DATA = ("mnist", "ped2", "dsprites")
+DATA = ("mnist", "ped2", "screw", "dsprites")
 CHANCE, BASELINES = ("random", "centre"), ("random", "centre", "difference")
 KINDS = ("deletion", "insertion")
 
