@@ -106,6 +106,10 @@ def test_the_commands(
     assert not (tmp_path / "e").exists()
 
 
+def test_it_has_no_maps_to_judge(copy: Path, fails: Callable[..., str]) -> None:
+    assert "has no latents to explain" in fails("evaluate", copy, "--faithfulness", code=2)
+
+
 def test_it_goes_on_to_the_same_weights(run: Run, objective: str, defect_root: Path, tmp_path: Path) -> None:
     part = tmp_path / "part"
     train_run(part, "folder", root=defect_root, objective=objective, epochs=1, **OPTIONS, warmup_epochs=0.2)

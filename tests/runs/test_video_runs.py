@@ -20,6 +20,7 @@ from vaelens.errors import UsageError
 from vaelens.runs import Run, load_run
 from vaelens.runs.data import load_defects
 from vaelens.runs.train import train_run
+from vaelens.scoring.faithfulness import evaluate_faithfulness
 from vaelens.scoring.local import score
 from vaelens.scoring.sources import Source
 from vaelens.scoring.synthetic import evaluate_synthetic, synthetic_test
@@ -92,6 +93,15 @@ def test_motion_is_among_the_floors(copy: Path, cli: Callable[..., Any]) -> None
     assert result["localizers"]["floor-motion"]["pixel_auroc"] > 0.6
     assert all(0 <= one["pixel_auroc"] <= 1 for one in result["localizers"].values())
     assert (copy / "report" / "report.html").is_file()
+
+
+def test_maps_of_clips_are_judged(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Run, "active", property(lambda self: torch.tensor([True, False, True, False])))
+    found = evaluate_faithfulness(run, ["cvpr", "deviation"], 3, localizers=["deviation"], steps=2)
+    assert found.latents == [0, 2]
+    assert found.anomalies is not None
+    assert found.anomalies.masked == 3
+    assert all(len(one.curves["deletion"].curve.mean) == 3 for one in found.methods.values())
 
 
 def test_of_how_few_clips_the_promise_is_is_said(copy: Path, root: Path, tmp_path: Path, cli: Callable[..., Any]) -> None:

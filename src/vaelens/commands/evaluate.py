@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from vaelens.commands.faithfulness import judge_maps
 from vaelens.commands.options import Accelerator, Json, Quiet, Root, RunFolder, opened
 from vaelens.commands.printed import print_disentanglement, print_evaluation, print_localization
 from vaelens.console import print_json, progress_bar
@@ -24,6 +25,12 @@ def evaluate(
     synthetic: Annotated[bool, typer.Option("--synthetic", help="on held-out normal images with synthetic defects")] = False,
     metrics: Annotated[Optional[str], typer.Option(help="of disentanglement, such as mig,dci; default: all")] = None,  # noqa: UP045
     repeats: Annotated[Optional[int], typer.Option(help="of each metric that draws at random; default: 5")] = None,  # noqa: UP045
+    faithfulness: Annotated[bool, typer.Option("--faithfulness", help="how far the maps of latents can be trusted")] = False,
+    methods: Annotated[Optional[str], typer.Option(help="of maps, such as cvpr,expvae; default: all")] = None,  # noqa: UP045
+    images: Annotated[Optional[int], typer.Option(help="that maps are judged on; default: 50")] = None,  # noqa: UP045
+    replace: Annotated[Optional[str], typer.Option(help="pixels by blur or neighbour; default: blur")] = None,  # noqa: UP045
+    against: Annotated[Optional[str], typer.Option(help="runs of other seeds, such as RUN2,RUN3")] = None,  # noqa: UP045
+    seed: Annotated[Optional[int], typer.Option(help="of the images that maps are judged on; default: 0")] = None,  # noqa: UP045
     accelerator: Accelerator = None,
     root: Root = None,
     json: Json = False,
@@ -34,6 +41,9 @@ def evaluate(
     With masks: AUROC, average precision, IoU and AUPRO over pixels, beside floors that learn nothing. With classes: the
     image-level AUROC against each other class. Of dsprites, whose factors are known: the metrics of disentanglement on all
     images. Results are written to RUN/report.
+
+    With --faithfulness: whether the maps of latents name the pixels that the latents hang on, against maps that know nothing of
+    the model; to RUN/report-faithfulness. --methods, --images, --replace, --against and --seed belong to it.
     """
     from vaelens.localizers.spec import split_specs
     from vaelens.runs.folder import report_of
@@ -41,6 +51,16 @@ def evaluate(
     from vaelens.scoring.evaluation_report import write_evaluation
 
     loaded = opened(run, accelerator, quiet)
+    judged = {"--methods": methods, "--images": images, "--replace": replace, "--against": against, "--seed": seed}
+    if faithfulness:
+        for option, value in (("--synthetic", synthetic or None), ("--metrics", metrics), ("--repeats", repeats)):
+            if value is not None:
+                raise UsageError(f"{option} has no part in --faithfulness; leave one of them out")
+        judge_maps(loaded, methods, images, replace, against, localizer, seed, accelerator, root, json, quiet)
+        return
+    for option, value in judged.items():
+        if value is not None:
+            raise UsageError(f"{option} is for --faithfulness; add that, or leave it out")
     check_replaceable(report_of(loaded.path, synthetic), "evaluate")  # before minutes of work, not after
     if loaded.config.of_factors:
         for option, value in (("--localizer", localizer), ("--synthetic", synthetic or None)):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from vaelens.scoring.disentanglement import Disentanglement
     from vaelens.scoring.evaluate import Evaluation
     from vaelens.scoring.explain import Explained
+    from vaelens.scoring.faithfulness import Faithfulness
     from vaelens.scoring.localization import LocalizationEvaluation
 
 
@@ -83,6 +84,17 @@ def print_disentanglement(result: Disentanglement) -> None:
     print(f"reconstruction {result.reconstruction:.1f} nats per image; {active}")
     print(f"KL divergence {float(result.kl.sum()):.1f} nats per image: {parts_of(result)}")
     print(f"attention maps overlap by {overlap_of(result)}")
+
+
+def print_faithfulness(result: Faithfulness) -> None:
+    """On what maps were judged, every table, and what is to be said of each method in words."""
+    from vaelens.scoring.faithfulness_wording import drawn, tables_of, verdicts
+
+    print(drawn(result))
+    for table in tables_of(result):
+        print_table(table.title, list(table.columns), [[_figure(cell) for cell in row] for row in table.rows])
+    for line in (*verdicts(result), *result.notes):
+        print(line)
 
 
 def _print_cautions(run: Run) -> None:

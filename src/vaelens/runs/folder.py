@@ -80,6 +80,11 @@ def report_of(folder: Path, synthetic: bool = False) -> Path:
     return folder / ("report-synthetic" if synthetic else "report")
 
 
+def faithfulness_report_of(folder: Path) -> Path:
+    """Where in a run's folder the report lies on how far its maps can be trusted."""
+    return folder / "report-faithfulness"
+
+
 def save_run(folder: Path, model: ConvVAE, tensors: Mapping[str, Tensor], metrics: Mapping[str, Any]) -> None:
     """Complete a run folder that has its `config.yaml`: weights, calibration and, last, the metrics."""
     with writing(folder / METRICS):  # of a run that was trained further: without it no half of the old is taken for whole
