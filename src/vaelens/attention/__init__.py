@@ -9,6 +9,7 @@ from vaelens.attention.maps import LatentMaps
 from vaelens.attention.posterior import PosteriorMaps
 from vaelens.attention.scores import Deviation, MeanSum, NormalDifference
 from vaelens.attention.survey import LayerWay, survey
+from vaelens.attention.traversal import Traversal, traverse
 from vaelens.attention.variants import VARIANTS
 
 __all__ = [
@@ -21,5 +22,7 @@ __all__ = [
     "MeanSum",
     "NormalDifference",
     "PosteriorMaps",
+    "Traversal",
     "survey",
+    "traverse",
 ]
