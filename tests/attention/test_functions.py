@@ -406,18 +406,22 @@ def test_a_latent_that_does_not_depend_on_a_layer_is_an_error(grad: bool, method
                 LatentAttention(model, "a").posterior(given)
 
 
-def test_dead_units_and_training_are_no_error() -> None:
-    """An image may leave every unit asleep; and what is trained may begin as a constant."""
+def test_dead_units_and_dead_latents_are_no_error() -> None:
+    """An image may leave every unit asleep; and a latent that is the same for all images depends on no layer at all."""
     model = Functional().eval()
     with torch.no_grad():
         model.conv.bias.fill_(-0.2)
         model.fc.bias.fill_(0.0)
     assert not LatentAttention(model)(torch.zeros(2, 1, 8, 8)).signed.any()
+    with torch.no_grad():
+        model.mean.weight[1] = 0
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            signed = LatentAttention(model)(images()).signed
+        assert [bool(signed[:, latent].any()) for latent in range(D)] == [True, False, True]
     nn.init.zeros_(model.mean.weight)
-    with pytest.raises(UsageError, match="no latent depends"):
-        LatentAttention(model)(images())
-    model.train()
     maps = LatentAttention(model)(images())
+    assert not maps.signed.any()
     maps.signed.sum().backward()
     assert model.mean.weight.grad is not None
 

@@ -24,9 +24,11 @@ def suspects(weights: Tensor, latents: Tensor) -> set[int]:
 def independent(model: nn.Module, images: Tensor, plan: Plan, memory: int, latents: Iterable[int]) -> list[int]:
     """Those latents whose gradient by the layer is 0 everywhere, for `images` and for images of noise.
 
-    A weight of 0 alone does not tell: it is a mean, and an image may leave every unit asleep that leads to the layer.
+    A weight of 0 alone does not tell: it is a mean, and an image may leave every unit asleep that leads to the layer. Nor is a
+    latent meant that is the same for all images: a dead one depends on no layer at all.
     """
     asked = sorted(latents)
+    moved: set[int] = set()
     for probe in (images.detach(), trial_images(images[:0].detach(), plan)):
         before = Snapshot(model, images.device)
         try:
@@ -35,6 +37,8 @@ def independent(model: nn.Module, images: Tensor, plan: Plan, memory: int, laten
                     encoding = encode(model, probe.clone(), plan, False, memory)
                 except UsageError:  # no gradient at all
                     return asked
+                values = encoding.mean.detach()
+                moved |= set((values != values[:1]).any(0).nonzero().flatten().tolist())
                 asked = [latent for latent in asked if not _reaches(encoding.mean[:, latent], encoding.source)]
         except Outdated:
             return []
@@ -42,7 +46,7 @@ def independent(model: nn.Module, images: Tensor, plan: Plan, memory: int, laten
             before.restore()
         if not asked:
             break
-    return asked
+    return [latent for latent in asked if latent in moved]
 
 
 def _reaches(values: Tensor, source: Tensor) -> bool:

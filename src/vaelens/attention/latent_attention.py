@@ -241,11 +241,11 @@ class LatentAttention:
         return plan
 
     def _check_dependence(self, images: Tensor, encoding: Encoding, weights: Tensor, latents: Tensor) -> None:
-        """Raise UsageError for latents that do not depend on the layer, but in training, where one may begin as a constant."""
-        if (encoding.differentiable and self.model.training) or torch.compiler.is_compiling():
+        """Raise UsageError for latents that do not depend on the layer; not in training, where some may be dropped at random."""
+        if self.model.training or torch.compiler.is_compiling():
             return
         asked = suspects(weights, latents) - self._reached
-        if not asked:
+        if not asked or any(getattr(module, "training", False) for module in self.model.modules()):
             return
         found = independent(self.model, images, encoding.plan, self.memory, asked)
         self._reached |= asked - set(found)
@@ -327,7 +327,7 @@ class LatentAttention:
         for layer in reversed(plan.layers):
             if plan.layers[layer][1:] == plan.shape[1:]:
                 tried = make_plan(self.model, probe, layer, self.grid)
-                if len(independent(self.model, probe, tried, self.memory, range(plan.latent_dim))) < plan.latent_dim:
+                if not independent(self.model, probe, tried, self.memory, range(plan.latent_dim)):
                     return tried
         return plan
 
