@@ -241,7 +241,7 @@ class LatentAttention:
         return plan
 
     def _check_dependence(self, images: Tensor, encoding: Encoding, weights: Tensor, latents: Tensor) -> None:
-        """Raise UsageError for latents that do not depend on the layer; not in training, where some may be dropped at random."""
+        """Raise UsageError for latents that do not depend on the layer; not in training, where dropout may do it."""
         if self.model.training or torch.compiler.is_compiling():
             return
         asked = suspects(weights, latents) - self._reached
