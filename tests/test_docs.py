@@ -100,8 +100,9 @@ def test_example_model_of_the_docs_is_exact() -> None:
     exec(blocks(ROOT / "docs" / "explain.md", "python")[0], names)
     vae, images = names["vae"], names["images"]
     maps = LatentAttention(vae)(images)  # type: ignore[arg-type]
-    features = vae.features(images)  # type: ignore[attr-defined]
-    mean = vae.head(features).chunk(2, dim=1)[0]  # type: ignore[attr-defined]
+    features = torch.relu(vae.conv2(torch.relu(vae.conv1(images))))  # type: ignore[attr-defined]
+    hidden = torch.relu(vae.fc(features.flatten(1)))  # type: ignore[attr-defined]
+    mean = vae.head(hidden).chunk(2, dim=1)[0]  # type: ignore[attr-defined]
     for i in range(10):
         (gradient,) = torch.autograd.grad(mean[:, i].sum(), features, retain_graph=True)
         expected = torch.relu((gradient.mean((2, 3), keepdim=True) * features).sum(1))
