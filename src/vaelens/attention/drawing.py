@@ -5,20 +5,47 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from vaelens.errors import UsageError, brief, whole
 
-if TYPE_CHECKING:
-    from vaelens.attention.maps import LatentMaps
-    from vaelens.attention.posterior import PosteriorMaps
-
 MOST_LATENTS = 6  # rows of a picture of a distribution, where nobody says which
 ABOVE = 0.5  # of the largest map, what the probability is of exceeding where every map is above 0
+
+
+class Maps(Protocol):
+    """What is drawn of `LatentMaps`, which draw themselves by this."""
+
+    @property
+    def signed(self) -> Tensor: ...
+    @property
+    def per_latent(self) -> Tensor: ...
+    @property
+    def latents(self) -> Tensor: ...
+    @property
+    def layer(self) -> str: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def variant(self) -> str: ...
+    @property
+    def rectifier(self) -> str: ...
+    def first(self, rows: int) -> Maps: ...
+    def __len__(self) -> int: ...
+
+
+class Distribution(Protocol):
+    """What is drawn of `PosteriorMaps`."""
+
+    @property
+    def maps(self) -> Maps: ...
+    @property
+    def std(self) -> Tensor: ...
+    def probability(self, above: float = 0.0) -> Tensor: ...
+    def detach(self) -> Distribution: ...
 
 
 def pictures(images: Tensor | None, count: int) -> Any:
@@ -47,7 +74,7 @@ def pictures(images: Tensor | None, count: int) -> Any:
     return (array[..., 0] if array.shape[3] == 1 else array).numpy()
 
 
-def chosen(maps: LatentMaps, latents: int | Sequence[int] | None) -> list[int]:
+def chosen(maps: Maps, latents: int | Sequence[int] | None) -> list[int]:
     """The positions among the K maps of the latents asked for; all where None.
 
     Raises:
@@ -70,14 +97,14 @@ def chosen(maps: LatentMaps, latents: int | Sequence[int] | None) -> list[int]:
     return [there.index(latent) for latent in wanted]
 
 
-def names_of(maps: LatentMaps, i: int, rows: Sequence[int], dead: Tensor | None = None) -> list[str]:
+def names_of(maps: Maps, i: int, rows: Sequence[int], dead: Tensor | None = None) -> list[str]:
     """What the maps of image i at some positions are called."""
     own = (maps.latents if maps.latents.ndim == 1 else maps.latents[i]).tolist()
     return ["score" if own[k] < 0 else f"z{own[k]}{' (dead)' if dead is not None and dead[own[k]] else ''}" for k in rows]
 
 
 def plot_maps(
-    maps: LatentMaps,
+    maps: Maps,
     images: Tensor | None = None,
     latents: int | Sequence[int] | None = None,
     axes: Any = None,
@@ -115,7 +142,7 @@ def plot_maps(
     )
 
 
-def html_of_maps(maps: LatentMaps, images: Tensor | None = None, title: str = "LatentMaps", **options: Any) -> str:
+def html_of_maps(maps: Maps, images: Tensor | None = None, title: str = "LatentMaps", **options: Any) -> str:
     """A piece of HTML with as many images and latents as a notebook bears."""
     from vaelens.report.notebook import MOST_MAPS, fragment, most_images, never_raising
 
@@ -126,7 +153,7 @@ def html_of_maps(maps: LatentMaps, images: Tensor | None = None, title: str = "L
         lines = [_told(maps)]
         few = maps
         if rows < explained:
-            few = few_latents(maps, rows)
+            few = maps.first(rows)
             lines.append(f"The first {rows} of {explained} latents; maps.plot(latents=[...]) draws others.")
         if most < count:
             lines.append(f"The first {most} of {count} images; maps.plot(images, most=...) draws more.")
@@ -137,19 +164,8 @@ def html_of_maps(maps: LatentMaps, images: Tensor | None = None, title: str = "L
     return never_raising(draw, title)
 
 
-def few_latents(maps: LatentMaps, rows: int) -> LatentMaps:
-    """The first `rows` of the K maps of each image."""
-    return replace(
-        maps,
-        signed=maps.signed[:, :rows],
-        weights=maps.weights[:, :rows],
-        latents=maps.latents[..., :rows],
-        _resized=None if maps._resized is None else maps._resized[:, :rows],
-    )
-
-
 def plot_posterior(
-    posterior: PosteriorMaps,
+    posterior: Distribution,
     images: Tensor | None = None,
     latents: int | Sequence[int] | None = None,
     axes: Any = None,
@@ -193,7 +209,7 @@ def plot_posterior(
     return spread_grid(image, values, spreads, probabilities, names, f"image {at}{of}", None, limit, key)
 
 
-def html_of_posterior(posterior: PosteriorMaps, images: Tensor | None = None) -> str:
+def html_of_posterior(posterior: Distribution, images: Tensor | None = None) -> str:
     """A piece of HTML with the first image."""
     from vaelens.report.notebook import fragment, never_raising
 
@@ -209,7 +225,7 @@ def html_of_posterior(posterior: PosteriorMaps, images: Tensor | None = None) ->
     return never_raising(draw, "PosteriorMaps")
 
 
-def _told(maps: LatentMaps) -> str:
+def _told(maps: Maps) -> str:
     count, explained, height, width = maps.signed.shape
     return (
         f"{count} x {explained} maps of {height} x {width}, layer {maps.layer} ({maps.method.replace('_', ' ')}, "

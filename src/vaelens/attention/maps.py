@@ -67,6 +67,16 @@ class LatentMaps:
         size = (whole("height", size[0]), whole("width", size[1]))
         return replace(self, signed=resize(self.signed, size), _resized=resize(self.per_latent, size))
 
+    def first(self, rows: int) -> LatentMaps:
+        """The first `rows` of the K maps of each image."""
+        return replace(
+            self,
+            signed=self.signed[:, :rows],
+            weights=self.weights[:, :rows],
+            latents=self.latents[..., :rows],
+            _resized=None if self._resized is None else self._resized[:, :rows],
+        )
+
     def detach(self) -> LatentMaps:
         """The same maps without their graph."""
         return self._each(Tensor.detach)

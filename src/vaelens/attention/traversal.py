@@ -115,11 +115,14 @@ class Traversal:
         return never_raising(draw, "Traversal")
 
     def _first(self, rows: int) -> Traversal:
-        from vaelens.attention.drawing import few_latents
-
-        few = few_latents(self.maps, rows)
         return Traversal(
-            self.images[:rows], few, self.values, self.latents[:rows], self.image, self.decoded, self.active[:rows]
+            self.images[:rows],
+            self.maps.first(rows),
+            self.values,
+            self.latents[:rows],
+            self.image,
+            self.decoded,
+            self.active[:rows],
         )
 
     def _dead(self) -> Tensor:
