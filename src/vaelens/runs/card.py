@@ -7,13 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vaelens.runs.config import RunConfig
 from vaelens.runs.folder import report_of
-
-if TYPE_CHECKING:
-    from vaelens.runs.run import Run
+from vaelens.runs.known import KnownRun
 
 TAGS = ("vaelens", "variational-autoencoder", "explainability", "attention-maps")
 EVALUATION = "evaluation.json"
@@ -42,12 +40,12 @@ _CALLED = {
 _NATS = ("reconstruction", "total_correlation", "attention_overlap", "empty_maps")
 
 
-def tags_of(run: Run) -> list[str]:
+def tags_of(run: KnownRun) -> list[str]:
     """What the run's card is found by."""
     return [*TAGS, "disentanglement" if run.config.of_factors else "anomaly-detection"]
 
 
-def text_of(run: Run, name: str, licence: str | None = None) -> str:
+def text_of(run: KnownRun, name: str, licence: str | None = None) -> str:
     """The text of the card below its metadata, Markdown.
 
     Args:
@@ -78,13 +76,13 @@ def evaluations(folder: Path) -> dict[bool, Mapping[str, Any]]:
     return found
 
 
-def held(run: Run) -> str:
+def held(run: KnownRun) -> str:
     """How many images of the data the run's files hold, in words."""
     kind = "images" if run.config.of_factors else "normal images"
     return f"{len(run.normal_images)} {kind} of the training data and {len(run.held_out_images)} held-out ones"
 
 
-def _what(run: Run, name: str) -> str:
+def _what(run: KnownRun, name: str) -> str:
     config = run.config
     channels, height, width = run.input_shape
     of = "a variational autoencoder" if run.has_posterior else "a model"
@@ -98,7 +96,7 @@ def _what(run: Run, name: str) -> str:
     )
 
 
-def _use(run: Run, name: str) -> str:
+def _use(run: KnownRun, name: str) -> str:
     shape = ", ".join(map(str, run.input_shape))
     explain = "found = run.explain(images)  # found.maps, found.z_scores, found.fired\n" if run.has_posterior else ""
     localize = "" if run.config.of_factors else "verdict = run.localize(images)  # verdict.maps, .score, .p_value, .flagged\n"
@@ -110,7 +108,7 @@ def _use(run: Run, name: str) -> str:
     )
 
 
-def _data(run: Run) -> str:
+def _data(run: KnownRun) -> str:
     config, counts = run.config, run.metrics["images"]
     data = config.dataset
     rows = [("data set", data["name"] if data["name"] != "folder" else "a folder of images of the publisher's own")]
@@ -129,7 +127,7 @@ def _data(run: Run) -> str:
     )
 
 
-def _training(run: Run) -> str:
+def _training(run: KnownRun) -> str:
     settings = {name: value for name, value in run.config.training.items() if value is not None}
     losses = run.metrics["losses"]
     came = [("epochs", run.metrics["epochs"]), ("stopped early", "yes" if run.metrics["stopped_early"] else "no")]
@@ -143,7 +141,7 @@ def _training(run: Run) -> str:
     return f"## Training\n\n{tables[0]}\n\n{came_to}\n\n{tables[1]}"
 
 
-def _figures(run: Run) -> str:
+def _figures(run: KnownRun) -> str:
     found = evaluations(run.path)
     parts = []
     for synthetic, values in found.items():
@@ -154,7 +152,7 @@ def _figures(run: Run) -> str:
     return "## Figures\n\n" + "\n\n".join(parts)
 
 
-def _evaluation(run: Run, values: Mapping[str, Any], synthetic: bool) -> str:
+def _evaluation(run: KnownRun, values: Mapping[str, Any], synthetic: bool) -> str:
     seed = run.config.training.get("seed", 0)
     if "disentanglement" in values:
         rows = [(name, figure, values["spread"][name]) for name, figure in values["disentanglement"].items()]
@@ -173,7 +171,7 @@ def _evaluation(run: Run, values: Mapping[str, Any], synthetic: bool) -> str:
     return f"{head}\n\n{_table(('localizer', *(_CALLED[column] for column in columns)), rows)}{below}"
 
 
-def _limits(run: Run) -> str:
+def _limits(run: KnownRun) -> str:
     config = run.config
     lines = []
     if not config.of_factors:

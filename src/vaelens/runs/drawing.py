@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from vaelens.attention.drawing import pictures
 from vaelens.errors import whole
-
-if TYPE_CHECKING:
-    from vaelens.runs.results import Verdict
-    from vaelens.runs.run import Run
+from vaelens.runs.known import KnownRun, KnownVerdict
 
 
-def plot_verdict(verdict: Verdict, ax: Any = None, limit: float | None = None, most: int | None = None) -> Any:
+def plot_verdict(verdict: KnownVerdict, ax: Any = None, limit: float | None = None, most: int | None = None) -> Any:
     """See `Verdict.plot`."""
     from vaelens.report.colour import common_limit
     from vaelens.report.notebook import MOST_IMAGES, as_axes, draw_map, ground
@@ -46,7 +43,7 @@ def plot_verdict(verdict: Verdict, ax: Any = None, limit: float | None = None, m
     )
 
 
-def html_of_verdict(verdict: Verdict) -> str:
+def html_of_verdict(verdict: KnownVerdict) -> str:
     """A piece of HTML with the first few images."""
     from vaelens.report.notebook import MOST_IMAGES, fragment, never_raising
 
@@ -60,7 +57,7 @@ def html_of_verdict(verdict: Verdict) -> str:
     return never_raising(draw, "Verdict")
 
 
-def html_of_run(run: Run) -> str:
+def html_of_run(run: KnownRun) -> str:
     """A piece of HTML: what the run is of, and what it came to."""
     from vaelens.report.notebook import never_raising, table_fragment
 

@@ -6,12 +6,11 @@ What these do is in `runs.share`, which imports huggingface_hub.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import Self, cast
 
 import torch
 
-if TYPE_CHECKING:
-    from vaelens.runs.run import Run
+from vaelens.runs.known import KnownRun
 
 
 class Pretrained:
@@ -37,7 +36,7 @@ class Pretrained:
         """
         from vaelens.runs.share import save  # imports huggingface_hub
 
-        return save(cast("Run", self), save_directory, license, overwrite)
+        return save(cast("KnownRun", self), save_directory, license, overwrite)
 
     @classmethod
     def from_pretrained(
@@ -50,7 +49,7 @@ class Pretrained:
         force_download: bool = False,
         local_files_only: bool = False,
         device: torch.device | str = "cpu",
-    ) -> Run:
+    ) -> Self:
         """Load a run from its folder, or from the Hugging Face hub, where it is fetched into the cache.
 
         Args:
@@ -69,15 +68,21 @@ class Pretrained:
         """
         from vaelens.runs.share import load
 
-        return load(
+        found = load(
             pretrained_model_name_or_path,
             revision=revision,
             token=token,
             cache_dir=cache_dir,
             force_download=force_download,
             local_files_only=local_files_only,
-            device=device,
+            opened=lambda folder: cast("KnownRun", cls._opened(folder, device)),
         )
+        return cast("Self", found)
+
+    @classmethod
+    def _opened(cls, folder: str, device: torch.device | str) -> Self:
+        """The run in a folder."""
+        raise NotImplementedError
 
     def push_to_hub(
         self,
@@ -116,7 +121,7 @@ class Pretrained:
         from vaelens.runs.share import push
 
         return push(
-            cast("Run", self),
+            cast("KnownRun", self),
             repo_id,
             images=images,
             private=private,

@@ -345,6 +345,10 @@ class Run(Pretrained):
 
         return traversal_of(self, _batch(image), latents, span, steps, attention)
 
+    @classmethod
+    def _opened(cls, folder: str, device: torch.device | str) -> Run:
+        return load_run(folder, device)
+
     def _repr_html_(self) -> str:
         from vaelens.runs.drawing import html_of_run
 

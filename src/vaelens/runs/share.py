@@ -6,6 +6,7 @@ By huggingface_hub's mixin, whose import `Run` leaves to whoever shares: `HubRun
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from vaelens.output import result_folder, write_bytes, write_text, writing
 from vaelens.runs.card import EVALUATION, TEMPLATE, evaluations, held, tags_of, text_of
 from vaelens.runs.config import CONFIG
 from vaelens.runs.folder import CALIBRATION, METRICS, MODEL, report_of, save_run
+from vaelens.runs.known import KnownRun
 from vaelens.runs.localizers import FOLDER
-from vaelens.runs.run import Run, load_run
 
 CARD, ARCHITECTURE = "README.md", "config.json"
 _REPORTS = tuple(f"{report_of(Path(), synthetic)}/{EVALUATION}" for synthetic in (False, True))
@@ -37,7 +38,7 @@ class HubRun(ModelHubMixin, library_name="vaelens", model_card_template=TEMPLATE
         licence: of the weights, such as "apache-2.0"; None: not stated.
     """
 
-    def __init__(self, run: Run, name: str, licence: str | None = None) -> None:
+    def __init__(self, run: KnownRun, name: str, licence: str | None = None) -> None:
         self.run = run
         self.name = name
         self.licence = licence
@@ -69,10 +70,10 @@ class HubRun(ModelHubMixin, library_name="vaelens", model_card_template=TEMPLATE
         force_download: bool,
         local_files_only: bool,
         token: str | bool | None,
-        device: Any = "cpu",
+        opened: Callable[[str], KnownRun],
         **of_config: Any,
     ) -> HubRun:
-        return cls(load_run(model_id, device), Path(model_id).name)
+        return cls(opened(model_id), Path(model_id).name)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The card with the run's data, figures and limits (see `runs.card`)."""
@@ -87,7 +88,7 @@ class HubRun(ModelHubMixin, library_name="vaelens", model_card_template=TEMPLATE
         return ModelCard.from_template(card_data=data, template_str=TEMPLATE, text=text)
 
 
-def save(run: Run, folder: str | Path, licence: str | None, overwrite: bool) -> Path:
+def save(run: KnownRun, folder: str | Path, licence: str | None, overwrite: bool) -> Path:
     """See `Run.save_pretrained`."""
     out = Path(folder)
     with result_folder(out, KIND, overwrite) as staged:
@@ -103,17 +104,17 @@ def load(
     cache_dir: str | Path | None,
     force_download: bool,
     local_files_only: bool,
-    device: Any,
-) -> Run:
-    """See `Run.from_pretrained`."""
+    opened: Callable[[str], KnownRun],
+) -> KnownRun:
+    """See `Run.from_pretrained`; `opened` gives the run of a folder."""
     if is_folder(name):
-        return load_run(name, device)
+        return opened(str(name))
     repo = str(name)
     options = {"force_download": force_download, "local_files_only": local_files_only}
     folder = fetched(repo, FILES, revision=revision, token=token, cache_dir=cache_dir, **options)
     with asking(repo, revision):
         try:
-            shared: HubRun = HubRun.from_pretrained(folder, device=device)
+            shared: HubRun = HubRun.from_pretrained(folder, opened=opened)
         except RunError as error:
             why = str(error).replace(shown(folder), repo).split("; ")[0]
             raise RunError(f"{repo} on the hub holds no run that can be loaded: {why}") from error
@@ -121,7 +122,7 @@ def load(
 
 
 def push(
-    run: Run,
+    run: KnownRun,
     repo: str,
     *,
     images: bool,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,9 +11,7 @@ from vaelens.attention import LatentAttention, LatentMaps
 from vaelens.attention.traversal import Traversal, most_telling, values_of
 from vaelens.attention.traversal import frames_of as frames_by
 from vaelens.errors import UsageError
-
-if TYPE_CHECKING:
-    from vaelens.runs.run import Run
+from vaelens.runs.known import KnownRun
 
 __all__ = ["Traversal", "decode", "frames_of", "traversal_of"]
 
@@ -22,7 +19,7 @@ _AT_ONCE = 256
 
 
 def traversal_of(
-    run: Run,
+    run: KnownRun,
     image: Tensor,
     latents: int | str | Sequence[int] | None,
     span: float | tuple[float, float],
@@ -56,12 +53,12 @@ def traversal_of(
     )
 
 
-def decode(run: Run, codes: Tensor) -> Tensor:
+def decode(run: KnownRun, codes: Tensor) -> Tensor:
     """The decoder's images (N, C, H, W), in [0, 1], of codes (N, D)."""
     with torch.inference_mode():
         return torch.cat([run.model.decode(part.to(run.device)).cpu() for part in torch.split(codes, _AT_ONCE)])
 
 
-def frames_of(run: Run, maps: LatentMaps, values: Sequence[float]) -> Tensor:
+def frames_of(run: KnownRun, maps: LatentMaps, values: Sequence[float]) -> Tensor:
     """Each explained latent at each of `values`, the others at the posterior mean: (S, K, V, C, H, W), in [0, 1]."""
     return frames_by(lambda codes: decode(run, codes), maps, values)
