@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vaelens.errors import unknown
+from vaelens.models import registry
 from vaelens.models.autoencoder import ConvAE
-from vaelens.models.base import LAYOUT, ConvVAE, he_init
+from vaelens.models.base import ConvVAE, he_init
 from vaelens.models.compact import CompactVAE
 from vaelens.models.dcgan import DCGAN
 from vaelens.models.dsprites import DspritesVAE
 from vaelens.models.mnist import MnistVAE
 from vaelens.models.mvtec import MvtecVAE
+from vaelens.models.registry import LAYOUT
 from vaelens.models.ucsd import UcsdVAE
 
 __all__ = [
@@ -34,7 +35,8 @@ __all__ = [
     "he_init",
 ]
 
-NETWORKS: dict[str, type[ConvVAE]] = {
+NETWORKS: dict[str, type[ConvVAE]] = registry.NETWORKS
+NETWORKS |= {
     "mnist": MnistVAE,
     "ucsd": UcsdVAE,
     "mvtec": MvtecVAE,
@@ -57,7 +59,5 @@ def build(network: str, latent_dim: int = 32, input_shape: Sequence[int] | None 
     Raises:
         UsageError: an unknown network, a number of latents below 1, or a shape that its strides do not allow.
     """
-    if not isinstance(network, str) or network not in NETWORKS:
-        raise unknown("network", network, NETWORKS)
-    kwargs = {} if input_shape is None else {"input_shape": input_shape}
-    return NETWORKS[network](latent_dim=latent_dim, **kwargs)  # type: ignore[arg-type]
+    model: ConvVAE = registry.made(network, latent_dim, input_shape)
+    return model

@@ -6,10 +6,9 @@ What these do is in `models.share`, which imports huggingface_hub.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, cast
+from typing import Self, cast
 
-if TYPE_CHECKING:
-    from vaelens.models.base import ConvVAE
+from vaelens.models.registry import KnownNetwork
 
 
 class PretrainedNetwork:
@@ -32,7 +31,7 @@ class PretrainedNetwork:
         """
         from vaelens.models.share import save  # imports huggingface_hub
 
-        return save(cast("ConvVAE", self), save_directory, license, overwrite)
+        return save(cast("KnownNetwork", self), save_directory, license, overwrite)
 
     @classmethod
     def from_pretrained(
@@ -107,7 +106,7 @@ class PretrainedNetwork:
         from vaelens.models.share import push
 
         return push(
-            cast("ConvVAE", self),
+            cast("KnownNetwork", self),
             repo_id,
             private=private,
             licence=license,

@@ -15,8 +15,7 @@ from vaelens._version import __version__
 from vaelens.data.files import shown
 from vaelens.errors import RunError, UsageError, brief
 from vaelens.hub import asking, check_private, fetched, is_folder
-from vaelens.models import NETWORKS
-from vaelens.models.base import ConvVAE
+from vaelens.models.registry import NETWORKS, KnownNetwork
 from vaelens.models.stored import gist, with_weights
 from vaelens.output import result_folder, to_json, write_bytes, write_text
 
@@ -49,7 +48,7 @@ class HubNetwork(ModelHubMixin, library_name="vaelens", model_card_template=TEMP
         licence: of the weights; None: not stated.
     """
 
-    def __init__(self, model: ConvVAE, name: str, licence: str | None = None) -> None:
+    def __init__(self, model: KnownNetwork, name: str, licence: str | None = None) -> None:
         self.model = model
         self.name = name
         self.licence = licence
@@ -90,7 +89,7 @@ class HubNetwork(ModelHubMixin, library_name="vaelens", model_card_template=TEMP
         )
 
 
-def described(model: ConvVAE) -> dict[str, Any]:
+def described(model: KnownNetwork) -> dict[str, Any]:
     """What `build` takes to make such a network.
 
     Raises:
@@ -105,7 +104,7 @@ def described(model: ConvVAE) -> dict[str, Any]:
     )
 
 
-def read(folder: Path) -> ConvVAE:
+def read(folder: Path) -> KnownNetwork:
     """The network of a folder.
 
     Raises:
@@ -123,12 +122,13 @@ def read(folder: Path) -> ConvVAE:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{shown(folder / CONFIG)} is not of a network of vaelens ({brief(str(error))})") from error
     try:
-        return with_weights(name, latents, shape, read_tensors((folder / MODEL).read_bytes()))
+        found: KnownNetwork = with_weights(name, latents, shape, read_tensors((folder / MODEL).read_bytes()))
     except (SafetensorError, OSError, RuntimeError, ValueError, TypeError) as error:
         raise RunError(f"{shown(folder / MODEL)} is damaged, or does not fit {CONFIG} ({gist(error)})") from error
+    return found
 
 
-def save(model: ConvVAE, folder: str | Path, licence: str | None, overwrite: bool) -> Path:
+def save(model: KnownNetwork, folder: str | Path, licence: str | None, overwrite: bool) -> Path:
     """See `PretrainedNetwork.save_pretrained`."""
     described(model)  # refused before anything is written
     out = Path(folder)
@@ -137,7 +137,7 @@ def save(model: ConvVAE, folder: str | Path, licence: str | None, overwrite: boo
     return out
 
 
-def load(name: str | Path, kind: type, **options: Any) -> ConvVAE:
+def load(name: str | Path, kind: type, **options: Any) -> KnownNetwork:
     """See `PretrainedNetwork.from_pretrained`; `kind` is the class that it must be of."""
     if is_folder(name):
         model = read(Path(name))
@@ -159,7 +159,7 @@ def load(name: str | Path, kind: type, **options: Any) -> ConvVAE:
 
 
 def push(
-    model: ConvVAE,
+    model: KnownNetwork,
     repo: str,
     *,
     private: bool,

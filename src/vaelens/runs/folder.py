@@ -131,11 +131,12 @@ def read_model(folder: Path, config: RunConfig) -> ConvVAE:
     network = config.network
     weights = _read(folder / MODEL)
     try:
-        return with_weights(network["name"], network["latent_dim"], network["input_shape"], weights)
+        model: ConvVAE = with_weights(network["name"], network["latent_dim"], network["input_shape"], weights)
     except RecursionError:  # nothing that is wrong with the file
         raise
     except (RuntimeError, ValueError, TypeError) as error:
         raise RunError(f"{shown(folder / MODEL)} does not fit {CONFIG} ({gist(error)}); train the run again") from error
+    return model
 
 
 def read_calibration(folder: Path, model: ConvVAE, config: RunConfig) -> dict[str, Tensor]:
