@@ -143,7 +143,8 @@ def test_models_of_others_are_explained_faster_than_latent_by_latent(tmp_path: P
     for result in json.loads(figures.read_text()).values():
         seconds = {name: method["seconds"] for name, method in result["methods"].items()}
         assert result["difference"] < 1e-5
-        assert seconds["one backward per latent"] >= 3 * seconds["closed form"]
+        assert seconds["one backward per latent"] >= 1.5 * seconds["closed form"]
+        assert seconds["captum LayerGradCam"] >= 10 * seconds["closed form"]
 
 
 @pytest.mark.long
