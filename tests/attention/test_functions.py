@@ -426,6 +426,18 @@ def test_dead_units_and_dead_latents_are_no_error() -> None:
     assert model.mean.weight.grad is not None
 
 
+def test_saturated_units_are_no_error(Toy: Any) -> None:
+    """The latent moves between images by the layer, though the gradient is 0 wherever one looks."""
+    model = Toy([nn.Conv2d(1, 1, 1), nn.Flatten(), nn.Linear(16, 3), nn.Hardtanh(-0.3, 0.5)], nn.Linear(3, 2), nn.Linear(3, 2))
+    with torch.no_grad():
+        model.trunk[2].weight.mul_(1e4)
+    model.eval()
+    mean, _ = model.encode(images(4, 4))
+    assert (mean != mean[:1]).any(0).all()
+    for method in ("closed_form", "vjp"):
+        assert not LatentAttention(model, "trunk.0", method=method)(images(4, 4)).signed.any()
+
+
 # --- which way each layer takes ----------------------------------------------------------------------------------------
 
 

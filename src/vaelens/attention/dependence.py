@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
-from vaelens.attention.encoding import Outdated, encode
+from vaelens.attention.encoding import KeptMap, Outdated, encode
+from vaelens.attention.functions import calls
 from vaelens.attention.plan import Plan
 from vaelens.attention.proof import trial_images
-from vaelens.attention.untouched import Snapshot
+from vaelens.attention.trace import posterior
+from vaelens.attention.untouched import Snapshot, hooks, uncompiled
 from vaelens.errors import UsageError
+
+_SEED, _DRAWS, _WIDTH = 20261, 4, 10.0
 
 
 def suspects(weights: Tensor, latents: Tensor) -> set[int]:
@@ -24,8 +28,9 @@ def suspects(weights: Tensor, latents: Tensor) -> set[int]:
 def independent(model: nn.Module, images: Tensor, plan: Plan, memory: int, latents: Iterable[int]) -> list[int]:
     """Those latents whose gradient by the layer is 0 everywhere, for `images` and for images of noise.
 
-    A weight of 0 alone does not tell: it is a mean, and an image may leave every unit asleep that leads to the layer. Nor is a
-    latent meant that is the same for all images: a dead one depends on no layer at all.
+    A weight of 0 alone does not tell: it is a mean, and an image may leave every unit asleep that leads to the layer. Nor does
+    a gradient of 0 where units are saturated: so another map is put in the layer's place, and what moves then depends on it.
+    Nor is a latent meant that is the same for all images: a dead one depends on no layer at all.
     """
     asked = sorted(latents)
     moved: set[int] = set()
@@ -46,7 +51,32 @@ def independent(model: nn.Module, images: Tensor, plan: Plan, memory: int, laten
             before.restore()
         if not asked:
             break
-    return [latent for latent in asked if latent in moved]
+    asked = [latent for latent in asked if latent in moved]
+    return sorted({*asked} - _follow(model, images.detach(), plan)) if asked else []
+
+
+def _follow(model: nn.Module, images: Tensor, plan: Plan) -> set[int]:
+    """Latents whose mean changes as other maps, of noise wider than its own numbers, take the place of the layer's."""
+    generator = torch.Generator("cpu").manual_seed(_SEED)
+
+    def noise(features: Tensor) -> Tensor:
+        drawn = torch.randn(features.shape, generator=generator, dtype=torch.float32, device="cpu").to(features)
+        return drawn * (_WIDTH * features.detach().abs().amax() + 1)
+
+    def mean_with(change: Callable[[Tensor], Tensor]) -> Tensor:
+        before = Snapshot(model, images.device)
+        handles, listener = KeptMap(plan).listen(model, change)
+        try:
+            with hooks(*handles), uncompiled(), torch.inference_mode(False), torch.no_grad():
+                given = images.clone()
+                with calls(listener):
+                    return posterior(model, given)[0]
+        finally:
+            before.restore()
+
+    original = mean_with(lambda features: features)
+    moved = torch.stack([mean_with(noise) != original for _ in range(_DRAWS)])
+    return set(moved.any(0).any(0).nonzero().flatten().tolist())
 
 
 def _reaches(values: Tensor, source: Tensor) -> bool:
