@@ -21,12 +21,8 @@ def entrance(model: nn.Module) -> Entrance:
     """
     refuse_quantised(model)
     kind = type(model).__name__
-    for name, part in _candidates(model):
-        found = _of(part)
-        if found is not None:
-            called, encode = found
-            path = f"{name}.{called}" if name else called
-            return Entrance(f"{kind}.{path}", encode, part, decode=_decode(part), input_shape=_shape(model, part))
+    for path, part, encode in _ways(model):
+        return Entrance(f"{kind}.{path}", encode, part, decode=_decode(part), input_shape=_shape(model, part))
     if any(callable(getattr(model, name, None)) for name in _DECODERS):
         raise UsageError(
             f"{kind} has a decoder and no encoder, so no image has latents to explain; if another part encodes, "
@@ -35,20 +31,17 @@ def entrance(model: nn.Module) -> Entrance:
     return Entrance(kind, model, model, input_shape=_shape(model, model))
 
 
-def _candidates(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The model, and the one part of it that has an encoder."""
-    if _of(model) is not None:
-        return [("", model)]
-    parts = [(name, child) for name, child in model.named_children() if _of(child) is not None]
-    if len(parts) > 1:
-        names = " or ".join(f"encode='{name}.{_called(part)}'" for name, part in parts)
+def _ways(model: nn.Module) -> list[tuple[str, nn.Module, Any]]:
+    """The encoder of the model, or of the one part of it that has one: its dotted name, whose it is, and itself."""
+    own = _of(model)
+    if own is not None:
+        return [(own[0], model, own[1])]
+    parts = [(name, child, _of(child)) for name, child in model.named_children()]
+    found = [(f"{name}.{its[0]}", child, its[1]) for name, child, its in parts if its is not None]
+    if len(found) > 1:
+        names = " or ".join(f"encode='{path}'" for path, _, _ in found)
         raise UsageError(f"{type(model).__name__} has several parts that encode; name one: adapt(model, {names})")
-    return parts
-
-
-def _called(part: nn.Module) -> str:
-    found = _of(part)
-    return found[0] if found else ""
+    return found
 
 
 def _of(module: nn.Module) -> tuple[str, Any] | None:

@@ -117,7 +117,7 @@ class Reading:
 
     def _named(self, returned: Any) -> Any:
         """The part of what was returned that has names to go by, or the pair of mean and log variance itself."""
-        if isinstance(returned, tuple | list) and not hasattr(returned, "_fields"):
+        if _is_nameless(returned):
             if len(returned) == 1:
                 return self._named(returned[0])
             tensors = [isinstance(part, Tensor) for part in returned]
@@ -141,7 +141,7 @@ class Reading:
     def _mean(self, source: Any) -> Any:
         if self.mean is not None:
             return _pick(self.name, source, self.mean)
-        if isinstance(source, tuple | list) and not hasattr(source, "_fields"):
+        if _is_nameless(source):
             return source[0]
         found = _known(source, _MEANS)
         if len(found) != 1:
@@ -151,7 +151,7 @@ class Reading:
     def _spread(self, source: Any, mean: Any) -> tuple[str, Any]:
         if self.spread is not None:
             return self.spread[0], _pick(self.name, source, self.spread[1])
-        if isinstance(source, tuple | list) and not hasattr(source, "_fields"):
+        if _is_nameless(source):
             self._check_pair(source[1])
             return "logvar", source[1]
         for kind, names in _NAMES.items():
@@ -185,6 +185,11 @@ class Reading:
         else:
             ways = "say which is what: mean=..., and logvar=..., std=..., variance=... or log_std=..."
         return UsageError(f"{self.name} returns {_told(returned)}; {ways}")
+
+
+def _is_nameless(returned: Any) -> bool:
+    """Whether it is a tuple or list whose parts have no names."""
+    return isinstance(returned, tuple | list) and not hasattr(returned, "_fields")
 
 
 def _is_name(key: Any) -> bool:
@@ -283,7 +288,7 @@ def _told(returned: Any) -> str:
     """What was returned, in a few words."""
     if isinstance(returned, Tensor):
         return f"one tensor {tuple(returned.shape)}"
-    if isinstance(returned, tuple | list) and not hasattr(returned, "_fields"):
+    if _is_nameless(returned):
         parts = ", ".join(f"{index} is {_short(part)}" for index, part in enumerate(returned[:6]))
         return f"a {type(returned).__name__} of {len(returned)} ({parts})"
     names = _names_of(returned)

@@ -49,7 +49,6 @@ def survey(model: nn.Module, images: Tensor, grid: tuple[int, int] | None = None
     Raises:
         UsageError: the model cannot be explained on these images.
     """
-    # A default that is not to be had, as among tokens without a grid, must not hide the layers that are.
     first = LatentAttention(model, grid=grid)
     first.encode(images)
     return [_way(model, layer, shape, images, grid, layer == first.layer) for layer, shape in first.layers.items()]

@@ -30,6 +30,7 @@ class HeadWatch:
     def __init__(self, head: LinearHead) -> None:
         self.head = head
         self.slopes: dict[Stage, Tensor] = {}
+        self._by_function = {stage.function: stage for stage in head.stages if stage.function is not None}
         self._inputs: dict[Stage, Place] = {}
         self._outputs: dict[Stage, Place] = {}
         self._states: dict[Stage, tuple[bool, int]] = {}
@@ -53,11 +54,11 @@ class HeadWatch:
     @property
     def functions(self) -> HeadWatch | None:
         """Who is to be told of functions: itself, where the head has some."""
-        return self if any(stage.function for stage in self.head.stages) else None
+        return self if self._by_function else None
 
     def before(self, function: Function, module: nn.Module, argument: Tensor) -> None:
         """See `functions.Listener`."""
-        stage = next((stage for stage in self.head.stages if stage.function == function), None)
+        stage = self._by_function.get(function)
         # With another slope or bound than when the plan was made it is another function.
         if stage is not None and type(module) is stage.kind and repr(module) == repr(stage.module):
             self._inputs[stage] = Place.of(argument)
@@ -67,7 +68,7 @@ class HeadWatch:
 
     def after(self, function: Function, module: nn.Module, output: Tensor) -> None:
         """See `functions.Listener`."""
-        stage = next((stage for stage in self.head.stages if stage.function == function), None)
+        stage = self._by_function.get(function)
         if stage is not None:
             self._outputs[stage] = Place.of(output)
 

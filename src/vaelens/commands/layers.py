@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -44,6 +45,7 @@ def layers(
 
     from vaelens.adapters import AdaptedVAE, adapt
     from vaelens.attention import survey
+    from vaelens.attention.proof import noise
 
     asked: dict[str, Any] = {
         "encode": encode,
@@ -68,10 +70,9 @@ def layers(
     if shape is None:
         raise UsageError(f"{model} does not say what images it takes; say so with --input, such as --input 3x64x64")
     weights = next((p for p in found.parameters() if p.is_floating_point()), torch.empty(0))
-    images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)).to(weights)
-    ways = survey(found, images, option_values.pair_of("--grid", grid, "x"))
+    ways = survey(found, noise(weights, shape, 2), option_values.pair_of("--grid", grid, "x"))
     if json:
-        print_json({"model": model, "layers": [_as_dict(way) for way in ways]})
+        print_json({"model": model, "layers": [asdict(way) for way in ways]})
         return
     _print(ways)
 
@@ -88,16 +89,6 @@ def _is_ours(model: nn.Module) -> bool:
     from vaelens.models import ConvVAE
 
     return isinstance(model, ConvVAE)
-
-
-def _as_dict(way: LayerWay) -> dict[str, Any]:
-    return {
-        "layer": way.layer,
-        "shape": list(way.shape),
-        "way": way.way,
-        "why": way.why,
-        "default": way.default,
-    }
 
 
 def _print(ways: list[LayerWay]) -> None:
