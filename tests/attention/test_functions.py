@@ -431,6 +431,8 @@ def test_saturated_units_are_no_error(Toy: Any) -> None:
     model = Toy([nn.Conv2d(1, 1, 1), nn.Flatten(), nn.Linear(16, 3), nn.Hardtanh(-0.3, 0.5)], nn.Linear(3, 2), nn.Linear(3, 2))
     with torch.no_grad():
         model.trunk[2].weight.mul_(1e4)
+        for layer in (model.trunk[0], model.trunk[2]):
+            layer.bias.zero_()  # so that units lie on either side
     model.eval()
     mean, _ = model.encode(images(4, 4))
     assert (mean != mean[:1]).any(0).all()
