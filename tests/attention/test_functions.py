@@ -430,14 +430,15 @@ def test_saturated_units_are_no_error(Toy: Any) -> None:
     """The latent moves between images by the layer, though the gradient is 0 wherever one looks."""
     model = Toy([nn.Conv2d(1, 1, 1), nn.Flatten(), nn.Linear(16, 3), nn.Hardtanh(-0.3, 0.5)], nn.Linear(3, 2), nn.Linear(3, 2))
     with torch.no_grad():
-        model.trunk[2].weight.mul_(1e4)
-        for layer in (model.trunk[0], model.trunk[2]):
-            layer.bias.zero_()  # so that units lie on either side
+        for layer, weight in ((model.trunk[0], 1.0), (model.trunk[2], 1e4)):
+            layer.weight.fill_(weight)
+            layer.bias.zero_()
     model.eval()
-    mean, _ = model.encode(images(4, 4))
+    given = torch.ones(4, 1, 4, 4) * torch.tensor([1.0, -1.0, 2.0, -2.0]).view(4, 1, 1, 1)  # units on either side
+    mean, _ = model.encode(given)
     assert (mean != mean[:1]).any(0).all()
     for method in ("closed_form", "vjp"):
-        assert not LatentAttention(model, "trunk.0", method=method)(images(4, 4)).signed.any()
+        assert not LatentAttention(model, "trunk.0", method=method)(given).signed.any()
 
 
 # --- which way each layer takes ----------------------------------------------------------------------------------------
