@@ -64,9 +64,11 @@ def test_a_model_of_ones_own(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     rows = [line.strip("│ ").split("│") for line in done.stdout.splitlines() if line.startswith("│")]
     assert [[cell.strip() for cell in row] for row in rows] == [
+        ["images", "1 x 8 x 8", "batched vector-Jacobian products"],
         ["conv", "4 x 4 x 4", "batched vector-Jacobian products"],
         ["relu (default)", "4 x 4 x 4", "closed form: one matrix product"],
     ]
+    assert "images: the images themselves, by variant 'hirescam' alone" in done.stdout
     assert "conv: no closed form: 'relu' (ReLU) acts on each pixel before the first linear layer" in done.stdout
 
 
@@ -75,7 +77,10 @@ def test_what_has_to_be_said_of_a_model(folder: Path, cli: Callable[..., Any], m
     done = cli("layers", "mine:Mine", "--input", "1x8x8", "--mean", "code.0", "--logvar", "code.1", "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)["layers"]
-    assert found[1] == {"layer": "relu", "shape": [4, 4, 4], "way": "closed_form", "why": "", "default": True}
+    assert found[2] == {
+        "layer": "relu", "shape": [4, 4, 4], "way": "closed_form", "why": "", "default": True, "by_pixel": False,
+    }  # fmt: skip
+    assert [(entry["layer"], entry["by_pixel"]) for entry in found[:2]] == [("images", True), ("conv", False)]
 
 
 def test_a_folder_of_diffusers(folder: Path, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,6 +81,20 @@ def test_pythae_with_its_default_encoder_has_a_posterior_and_no_places() -> None
     )
 
 
+@pytest.mark.parametrize("kind", ["VAE", "BetaVAE", "FactorVAE", "BetaTCVAE"])
+def test_pythae_with_its_default_encoder_by_pixels(kind: str) -> None:
+    model = pythae_model(kind, None)
+    attention = LatentAttention(adapt(model), variant="hirescam")
+    maps = attention(DIGITS)
+    assert (attention.layer, attention.method) == ("images", "closed_form")
+    images = DIGITS.clone().requires_grad_()
+    mean = model.encoder(images).embedding
+    for i in range(mean.shape[1]):
+        (gradient,) = torch.autograd.grad(mean[:, i].sum(), images, retain_graph=True)
+        expected = (gradient * DIGITS).sum(1)
+        assert float((maps.signed[:, i] - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+
+
 def test_pythae_decodes_what_it_encodes() -> None:
     model = pythae_model("VAE")
     vae = adapt(model)

@@ -21,15 +21,18 @@ class Reference:
 
     def weights(self, layer: str, variant: str = "cvpr") -> Tensor:
         g = self.gradients[layer]
-        if variant == "cvpr":
+        if variant in ("cvpr", "hirescam"):
             return g.sum((-2, -1)) / (g.shape[-2] * g.shape[-1])
         if variant == "arxiv_v1":
             return g.clamp(min=0).sum((-2, -1)) / (g.shape[-2] * g.shape[-1])
         rms = (g.pow(2).sum((-3, -2, -1)) / g[0, 0].numel()).sqrt() + 1e-5
         return (g / rms[..., None, None, None]).sum((-2, -1)) / (g.shape[-2] * g.shape[-1])
 
-    def signed(self, layer: str, variant: str = "cvpr") -> Tensor:
-        return torch.einsum("brk,bkhw->brhw", self.weights(layer, variant), self.features[layer])
+    def signed(self, layer: str, variant: str = "cvpr", of: Tensor | None = None) -> Tensor:
+        of = self.features[layer] if of is None else of
+        if variant == "hirescam":
+            return torch.einsum("brkhw,bkhw->brhw", self.gradients[layer], of)
+        return torch.einsum("brk,bkhw->brhw", self.weights(layer, variant), of)
 
     def per_latent(self, layer: str, variant: str = "cvpr") -> Tensor:
         signed = self.signed(layer, variant)

@@ -118,6 +118,14 @@ def test_expvae(method: str) -> None:
     check(maps.per_latent, stacked(3 * a, b))  # |a x + a 2x| and |b x - b 2x|
 
 
+def test_hirescam(method: str) -> None:
+    maps = LatentAttention(Paper(), method=method, variant="hirescam")(images(1.0))
+    # d mean_0 A = (1 0 0 0 | 0 0 0 1)(x | 2x), d mean_1 A = (0 -2 2 2 | 0 0 -4 2)(x | 2x), pixel by pixel; they sum to 9 and 2.
+    check(maps.signed, torch.tensor([[[[1.0, 0], [0, 8]], [[0, -4], [-18, 24]]]]))
+    check(maps.per_latent, torch.tensor([[[[1.0, 0], [0, 8]], [[0, 0], [0, 24]]]]))
+    check(maps.weights, torch.tensor([[[0.25, 0.25], [0.5, -0.5]]]))
+
+
 def test_sampled_latent(method: str) -> None:
     seed = torch.Generator().manual_seed(3)
     e0, e1 = torch.randn(1, 2, generator=torch.Generator().manual_seed(3))[0].tolist()

@@ -77,10 +77,9 @@ def test_every_layer_by_products(
         encoding = attention.encode(images)
         for variant in VARIANTS:
             _, pick = attention.pick(encoding.mean)
-            weights = encoding.weights({"mean": pick}, variant)
-            maps = LatentAttention.wrap(attention, encoding, weights, torch.arange(3))
+            weights, signed = encoding.maps({"mean": pick}, variant)
             assert relative_error(weights, truth.weights(layer, variant)) < LIMITS[dtype], (layer, variant)
-            assert relative_error(maps.signed, truth.signed(layer, variant)) < LIMITS[dtype], (layer, variant)
+            assert relative_error(signed, truth.signed(layer, variant)) < LIMITS[dtype], (layer, variant)
 
 
 @DTYPES
@@ -164,7 +163,7 @@ def test_every_score(name: str, dtype: torch.dtype, networks: Any, reference: Re
                 assert relative_error(found, expected) < LIMITS[dtype], (what, layer, method)
 
 
-@pytest.mark.parametrize("variant", ["arxiv_v1", "expvae"])
+@pytest.mark.parametrize("variant", ["arxiv_v1", "expvae", "hirescam"])
 @pytest.mark.parametrize("method", ["closed_form", "vjp"])
 @pytest.mark.parametrize("name", ["mnist", "ucsd", "dsprites"])
 def test_scores_in_the_other_variants(
@@ -182,10 +181,17 @@ def test_scores_in_the_other_variants(
     sampled = attention(images, sample=True, generator=torch.Generator().manual_seed(2))
     assert relative_error(sampled.per_latent, expected[:, :3]) < 1e-12
     assert relative_error(MeanSum(0.0, 1.0).maps(attention, images).per_latent, expected[:, 3:4]) < 1e-12
-    ref = torch.zeros_like(truth.features[attention.layer])
+    features = truth.features[attention.layer]
+    ref = torch.rand(features.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     score = Deviation(torch.zeros(2, 3, dtype=torch.float64), ref, attention.layer, None)
-    weighted = torch.einsum("brk,bkhw->brhw", truth.weights(attention.layer, variant)[:, 4:], truth.features[attention.layer])
+    weighted = truth.signed(attention.layer, variant, features - ref.mean(0))[:, 4:]
     assert relative_error(score.maps(attention, images).per_latent, weighted.abs()) < 1e-12
+    if variant == "hirescam":  # linear in the gradient: it has a distribution
+        affine = attention.posterior(images)
+        assert (
+            relative_error(affine.mean + noise[..., None, None] * affine.slope, truth.signed(attention.layer, variant)[:, :3])
+            < 1e-12
+        )
 
 
 def test_mnist_at_the_size_of_the_table(reference: Reference, relative_error: Error) -> None:

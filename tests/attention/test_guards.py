@@ -620,7 +620,7 @@ def test_a_backward_hook_that_comes_after_the_plan(images: Tensor, agree: Agree)
     attentions = planned(model, images)
     handle = model.extra.register_full_backward_hook(lambda module, inputs, outputs: tuple(0.1 * grad for grad in inputs))
     agree(attentions)
-    assert [attention.method for attention in attentions] == ["vjp"] * 3
+    assert {attention.method for attention in attentions} == {"vjp"}
     handle.remove()
     agree(attentions)
 

@@ -166,7 +166,7 @@ def test_other_variants_have_no_exact_distribution(variant: str, toy: Any, image
     attention = LatentAttention(toy, "trunk.1", variant=variant)
     deviation = Deviation.fit(LatentAttention(toy, "trunk.1"), images, 1)
     for asked in (MeanSum(0.0, 1.0).posterior, deviation.posterior):
-        with pytest.raises(UsageError, match="exact for variant 'cvpr' alone"):
+        with pytest.raises(UsageError, match="exact for variants 'cvpr' and 'hirescam', not for"):
             asked(attention, images)
 
 

@@ -93,9 +93,10 @@ def test_functions_and_adapted_models(vae: nn.Module, tmp_path: Path) -> None:
     assert torch.allclose(torch.from_numpy(got["mean"]), wanted.mean, atol=1e-6)
 
 
-def test_of_latents_asked_for_and_another_variant(tmp_path: Path) -> None:
+@pytest.mark.parametrize("variant", ["expvae", "hirescam"])
+def test_of_latents_asked_for_and_another_variant(variant: str, tmp_path: Path) -> None:
     vae, images = model("leaky"), torch.randn(3, 2, 9, 7)
-    attention = LatentAttention(vae, latents="top2", variant="expvae")
+    attention = LatentAttention(vae, latents="top2", variant=variant)
     got = load(export_attention(attention, tmp_path / "maps.onnx", images).path)(images.numpy())
     with torch.no_grad():
         assert torch.allclose(torch.from_numpy(got["latent_maps"]), attention(images).per_latent, atol=1e-6)

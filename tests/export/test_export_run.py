@@ -181,7 +181,9 @@ def test_the_example_needs_onnxruntime_and_numpy_alone(exported: Files, run: Run
         assert float(re.findall(r"score ([\d.]+)", line)[0]) == pytest.approx(score, abs=2e-3)
 
 
-@pytest.mark.parametrize("spec", ["normal-difference", "kl", "attention:score=overall:variant=expvae"])
+@pytest.mark.parametrize(
+    "spec", ["normal-difference", "kl", "attention:score=overall:variant=expvae", "attention:variant=hirescam"]
+)
 def test_other_localizers(spec: str, run: Run) -> None:
     import onnxruntime
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,20 @@ def test_other_variants_have_none(run: Run, tmp_path: Path) -> None:
     explain(run, Source(run, ["digits/0001"]), tmp_path / "out", attention)
     assert not list((tmp_path / "out").glob("*-spread.png"))
     assert json.loads((tmp_path / "out" / "latents.json").read_text())["images"][0]["distribution"] is None
+
+
+def test_the_images_own_pixels(tiny_run: Path, tmp_path: Path, cli: Callable[..., Any]) -> None:
+    """By the command, at the resolution of the images, with a distribution."""
+    out = tmp_path / "out"
+    done = cli("explain", tiny_run, "digits/0001", "--layer", "images", "--variant", "hirescam", "--out", out)
+    assert done.code == 0, done.err
+    kept = json.loads((out / "latents.json").read_text())
+    assert kept["images"][0]["distribution"] is not None
+    assert list(out.glob("*.png"))
+    refused = cli("explain", tiny_run, "digits/0001", "--layer", "images", "--out", tmp_path / "none")
+    assert refused.code == 2
+    assert "explain them pixel by pixel, variant='hirescam'" in refused.err
+    assert not (tmp_path / "none").exists()
 
 
 def test_equals_ten_thousand_samples_on_real_digits(mnist_runs: dict[int, Path]) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vaelens.attention.head import POOLING, LinearHead, Stage, matrix, matrix_on, weight_of
-from vaelens.attention.variants import channel_weights, needs_full_gradient
+from vaelens.attention.variants import Kept
 
 # Without gradients the batch goes through in pieces whose (images, rows, units) product stays in the processor's cache: it
 # is written once and read once, and memory traffic would otherwise cost more than the arithmetic.
@@ -21,7 +21,7 @@ def closed_form_weights(
     slopes: Mapping[Stage, Tensor],
     cotangents: Mapping[str, Tensor],
     batch: int,
-    variant: str,
+    kept: Kept,
     limit: int,
     means: Means | None = None,
 ) -> Tensor:
@@ -32,35 +32,32 @@ def closed_form_weights(
         slopes: (B, J) for each activation of the head.
         cotangents: by output, the derivative of each scalar by that output: (R, D), or (B, R, D) where it differs by image.
         batch: B.
-        variant: see `variants`.
-        limit: bytes that one full gradient may take, for the variants that need it.
+        kept: what is kept of a gradient.
+        limit: bytes that one full gradient may take, where more than its means is needed.
         means: of the layer that takes in the map, where they were taken before.
 
     Returns:
-        (B, R, n), differentiable by the network's weights and the cotangents when gradients are on.
+        (B, R, n), or as `kept` has it, differentiable by the network's weights and the cotangents when gradients are on.
     """
     rows: Tensor | None = None
     for name, cotangent in cotangents.items():
         more = head.finals[name].rows(cotangent)
         rows = more if rows is None else rows + more
     assert rows is not None
-    full = needs_full_gradient(variant)
-    entry = _Entry(head, full, means)
+    entry = _Entry(head, kept, means)
     gains = [(stage, stage.gain(slopes)) for stage in head.stages[head.entry + 1 :]]
-    if rows.ndim == 2 and not head.activations:
-        return _pull_back(rows, gains, entry, slice(0, 1), variant).expand(batch, -1, -1)
+    if rows.ndim == 2 and not head.activations and kept.features is None:
+        return _pull_back(rows, gains, entry, slice(0, 1)).expand(batch, -1, -1)
     if torch.compiler.is_exporting():  # into a graph that takes batches of any size, whose count is no number yet
-        return _pull_back(rows, gains, entry, slice(0, batch), variant)
+        return _pull_back(rows, gains, entry, slice(0, batch))
     piece = batch
     if not torch.is_grad_enabled():
         unit = rows.shape[-2] * rows.shape[-1] * rows.element_size()
         piece = max(1, _CACHE_BYTES // unit)
-    if full:
+    if not kept.means_alone:
         n, h, w = head.shape
         piece = min(piece, max(1, limit // (rows.shape[-2] * n * h * w * rows.element_size())))
-    parts = [
-        _pull_back(rows, gains, entry, slice(start, min(start + piece, batch)), variant) for start in range(0, batch, piece)
-    ]
+    parts = [_pull_back(rows, gains, entry, slice(start, min(start + piece, batch))) for start in range(0, batch, piece)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
@@ -101,7 +98,7 @@ def _written(weights: Tensor) -> tuple[int, int]:
     return weights.data_ptr(), -1 if weights.is_inference() else weights._version
 
 
-def _pull_back(rows: Tensor, gains: list[tuple[Stage, Tensor | None]], entry: _Entry, images: slice, variant: str) -> Tensor:
+def _pull_back(rows: Tensor, gains: list[tuple[Stage, Tensor | None]], entry: _Entry, images: slice) -> Tensor:
     """Lead `rows` (R, J) or (B, R, J) back through the stages to the map, for the images of one slice."""
     if rows.ndim == 3:
         rows = rows[images]
@@ -112,15 +109,15 @@ def _pull_back(rows: Tensor, gains: list[tuple[Stage, Tensor | None]], entry: _E
             rows = rows * (gain[images].unsqueeze(1) if gain.ndim == 2 else gain)
     if rows.ndim == 2:
         rows = rows.expand(images.stop - images.start, -1, -1)
-    return entry.weights(rows, variant)
+    return entry.kept_of(rows, images)
 
 
 class _Entry:
-    """The layer that takes in the map, from behind: cotangent (..., J) of its output -> channel weights (..., n)."""
+    """The layer that takes in the map, from behind: cotangent (..., J) of its output -> channel weights (..., n), or more."""
 
-    def __init__(self, head: LinearHead, full: bool, means: Means | None) -> None:
+    def __init__(self, head: LinearHead, kept: Kept, means: Means | None) -> None:
         _, h, w = self.shape = head.shape
-        self.full = full
+        self.kept = kept
         self.w1: Tensor | None = None
         self.share: float | None = None
         if head.entry < 0:
@@ -130,20 +127,21 @@ class _Entry:
             if stage.kind in POOLING:
                 self.share = 1.0 / (h * w)
             else:
-                if not full and means is not None and means.hold(weight_of(stage.module)):
+                if kept.means_alone and means is not None and means.hold(weight_of(stage.module)):
                     self.w1 = means.values
                 else:
                     self.w1 = matrix_on(stage.module, head.shape)
-                    self.w1 = self.w1 if full else _means(self.w1, head.shape)
+                    self.w1 = _means(self.w1, head.shape) if kept.means_alone else self.w1
 
-    def weights(self, rows: Tensor, variant: str) -> Tensor:
+    def kept_of(self, rows: Tensor, images: slice) -> Tensor:
         if self.w1 is not None:
             rows = rows @ self.w1
-            if not self.full:
+            if self.kept.means_alone:
                 return rows
         if self.share is not None:
             _, h, w = self.shape
             gradient = (rows * self.share)[..., None, None].expand(*rows.shape, h, w)
         else:
             gradient = rows.view(*rows.shape[:-1], *self.shape)
-        return channel_weights(gradient, variant)
+        features = self.kept.features
+        return self.kept.of(gradient, None if features is None else features[images].unsqueeze(1))

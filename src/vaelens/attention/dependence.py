@@ -65,10 +65,11 @@ def _follow(model: nn.Module, images: Tensor, plan: Plan) -> set[int]:
 
     def mean_with(change: Callable[[Tensor], Tensor]) -> Tensor:
         before = Snapshot(model, images.device)
-        handles, listener = KeptMap(plan).listen(model, change)
+        kept = KeptMap(plan)
+        handles, listener = kept.listen(model, change)
         try:
             with hooks(*handles), uncompiled(), torch.inference_mode(False), torch.no_grad():
-                given = images.clone()
+                given = kept.enter(images.clone())
                 with calls(listener):
                     return posterior(model, given)[0]
         finally:

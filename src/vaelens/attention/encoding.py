@@ -17,7 +17,7 @@ from vaelens.attention.head import LinearHead, Stage
 from vaelens.attention.plan import Plan
 from vaelens.attention.trace import Place, encoder_of, posterior
 from vaelens.attention.untouched import Snapshot, hooks, own_thread, uncompiled
-from vaelens.attention.variants import VARIANTS
+from vaelens.attention.variants import VARIANTS, Kept, by_pixel
 from vaelens.attention.vjp import vjp_weights
 from vaelens.attention.watch import HeadWatch
 from vaelens.errors import UsageError
@@ -72,27 +72,43 @@ class Encoding:
             variant: see `attention.variants`.
             means: of the layer that takes in the map, where they were taken before.
         """
+        return self._kept(Kept(variant), cotangents, means)
+
+    def maps(
+        self,
+        cotangents: Mapping[str, Tensor],
+        variant: str = VARIANTS[0],
+        of: Tensor | None = None,
+        means: Means | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Channel weights (B, R, n) as `weights` has them, and signed maps (B, R, h, w): what they weigh (inside of eq. 2).
+
+        Args:
+            cotangents: see `weights`.
+            variant: see `attention.variants`.
+            of: (B, n, h, w), what is weighed; None: the feature map.
+            means: see `weights`.
+        """
+        of = self.features if of is None else of
+        if by_pixel(variant):
+            kept = Kept(variant, of)
+            return kept.apart(self._kept(kept, cotangents, means))
+        weights = self.weights(cotangents, variant, means)
+        maps = torch.bmm(weights.to(of.dtype), of.flatten(2))
+        return weights, maps.view(*maps.shape[:2], *of.shape[2:])
+
+    def _kept(self, kept: Kept, cotangents: Mapping[str, Tensor], means: Means | None) -> Tensor:
         if self.slopes is not None:
             head = self.plan.head
             assert head is not None
-            return closed_form_weights(head, self.slopes, cotangents, self.mean.shape[0], variant, self.memory, means)
+            return closed_form_weights(head, self.slopes, cotangents, self.mean.shape[0], kept, self.memory, means)
         rows = next(iter(cotangents.values())).shape[-2]
         bytes_per_row = len(self.mean) * self.plan.floats_behind * self.source.element_size()
         per_chunk = max(1, min(rows, self.memory // max(1, bytes_per_row)))
         outputs = {"mean": self.mean, "logvar": self.logvar}
         with torch.inference_mode(False), torch.enable_grad():
-            weights = vjp_weights(self.source, outputs, cotangents, variant, per_chunk, self.differentiable)
-        return weights if self.differentiable else weights.detach()
-
-    def signed_maps(self, weights: Tensor) -> Tensor:
-        """Channel weights (B, R, n) -> signed maps (B, R, h, w): the weighted sum of the feature map (inside of eq. 2)."""
-        return weighted_sum(weights, self.features)
-
-
-def weighted_sum(weights: Tensor, features: Tensor) -> Tensor:
-    """sum_k weights[b, r, k] features[b, k]: (B, R, n), (B, n, h, w) -> (B, R, h, w)."""
-    maps = torch.bmm(weights.to(features.dtype), features.flatten(2))
-    return maps.view(*maps.shape[:2], *features.shape[2:])
+            found = vjp_weights(self.source, outputs, cotangents, kept, per_chunk, self.differentiable)
+        return found if self.differentiable else found.detach()
 
 
 def encode(model: nn.Module, images: Tensor, plan: Plan, closed_form: bool, memory: int) -> Encoding:
@@ -141,7 +157,7 @@ def _with_slopes(model: nn.Module, images: Tensor, plan: Plan, head: LinearHead,
     watch = HeadWatch(head)
     handles, listener = kept.listen(model, keep_features)
     with hooks(*handles, *watch.register()), _with_versions(torch.is_grad_enabled()):
-        images = images.clone()  # some write into their input
+        images = kept.enter(images.clone())  # some write into their input
         with calls(watch.functions, listener):
             mean, logvar = posterior(model, images)
     features = kept.features()
@@ -166,7 +182,7 @@ def _with_graph(model: nn.Module, images: Tensor, plan: Plan, memory: int) -> En
 
         handles, listener = kept.listen(model, start_graph)
         with hooks(*handles), _with_versions(grad):
-            given = images.clone()  # some write into their input
+            given = kept.enter(images.clone())  # some write into their input
             with calls(listener):
                 mean, logvar = posterior(model, given)
         return kept.features(), mean, logvar
@@ -200,6 +216,8 @@ class KeptMap:
             Hooks to remove, and who is to be told of functions.
         """
         self._change = change
+        if self.plan.of_images:
+            return (), None
         if self.plan.function is not None:
             return (), self
 
@@ -207,6 +225,11 @@ class KeptMap:
             return self._keep(output)
 
         return (model.get_submodule(self.plan.layer).register_forward_hook(own_thread(hook)),), None
+
+    def enter(self, images: Tensor) -> Tensor:
+        """What the model gets in place of `images`, which are kept where they are the map themselves."""
+        given = self._keep(images) if self.plan.of_images else None
+        return images if given is None else given
 
     def before(self, function: Function, module: nn.Module, argument: Tensor) -> None:
         """See `functions.Listener`."""

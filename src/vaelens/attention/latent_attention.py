@@ -39,13 +39,13 @@ class LatentAttention:
     Args:
         model: any module with encode(images) -> (mean, logvar), each (B, D).
         layer: dotted name of the module whose output is the feature map (B, n, h, w). None: the last feature map of more
-            than one pixel, after its activation.
+            than one pixel, after its activation. "images" with variant "hirescam": the images themselves.
         latents: which latents to explain: None for all, an index, several indices, or "top3" for the three of highest
             response in each image (largest absolute posterior mean).
         method: "closed_form" (no backward pass; exact where the rest of the encoder is linear and piecewise linear behind
             one linear layer), "vjp" (batched vector-Jacobian products, any layer), or "auto": the closed form where it is
             exact, else the products.
-        variant: "cvpr" (the paper), "arxiv_v1" or "expvae" (see `attention.variants`).
+        variant: "cvpr" (the paper), "arxiv_v1", "expvae" or "hirescam" (see `attention.variants`).
         grid: (height, width) of the tokens of a vision transformer, where the layer gives such (B, T, n): its last
             height * width tokens are the feature map, row by row; those before, such as a class token, have no place.
         memory: bytes that the gradients of one chunk of latents may take.
@@ -136,9 +136,9 @@ class LatentAttention:
             noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
             slope = noise * torch.exp(logvar / 2) / 2  # d z / d logvar
             cotangents["logvar"] = pick * slope.unsqueeze(1)
-        weights = encoding.weights(cotangents, self.variant)
+        weights, signed = encoding.maps(cotangents, self.variant)
         self._check_dependence(images, encoding, weights, latents)
-        return self.wrap(encoding, weights, latents)
+        return self.wrap(encoding, weights, signed, latents)
 
     def posterior(self, images: Tensor) -> PosteriorMaps:
         """The distribution of each latent's signed map over the posterior, exactly and without a sample.
@@ -147,7 +147,7 @@ class LatentAttention:
         Exact where an image's posterior depends on that image alone, which batch norm in training mode does not keep to.
 
         Raises:
-            UsageError: a variant other than "cvpr", whose weights are not linear in the gradient.
+            UsageError: a variant whose weights are not linear in the gradient: "arxiv_v1" or "expvae".
         """
         return self.affine_maps(images, 1.0, std_by_logvar)
 
@@ -160,18 +160,18 @@ class LatentAttention:
             by_logvar: mean and log variance (B, D) -> derivative of each u_i by its log variance, per unit of e, (B, D).
 
         Raises:
-            UsageError: a variant other than "cvpr", whose weights are not linear in the gradient.
+            UsageError: a variant whose weights are not linear in the gradient: "arxiv_v1" or "expvae".
         """
         check_exact(self.variant)
         encoding = self.encode(images, logvar=True)
         latents, pick = self.pick(encoding.mean)
-        weights = encoding.weights({"mean": by_mean * pick})
+        weights, signed = encoding.maps({"mean": by_mean * pick}, self.variant)
         self._check_dependence(images, encoding, weights, latents)
-        maps = self.wrap(encoding, weights, latents)
+        maps = self.wrap(encoding, weights, signed, latents)
         slopes = by_logvar(encoding.mean, encoding.logvar).gather(1, latents.expand(encoding.mean.shape[0], -1))
         if not encoding.differentiable:
             slopes = slopes.detach()
-        spread = encoding.signed_maps(encoding.weights({"logvar": pick}))
+        _, spread = encoding.maps({"logvar": pick}, self.variant)
         return PosteriorMaps(slopes[..., None, None] * spread, maps)
 
     def encode(self, images: Tensor, logvar: bool = False) -> Encoding:
@@ -263,16 +263,11 @@ class LatentAttention:
             )
 
     def wrap(
-        self,
-        encoding: Encoding,
-        weights: Tensor,
-        latents: Tensor,
-        signed: Tensor | None = None,
-        rectifier: str | None = None,
+        self, encoding: Encoding, weights: Tensor, signed: Tensor, latents: Tensor, rectifier: str | None = None
     ) -> LatentMaps:
-        """Channel weights (B, K, n) of an encoding as maps; `signed` where they are not the weighted feature map itself."""
+        """Channel weights (B, K, n) and signed maps (B, K, h, w) of an encoding as maps of `latents`."""
         return LatentMaps(
-            signed=encoding.signed_maps(weights) if signed is None else signed,
+            signed=signed,
             weights=weights,
             mean=encoding.mean if encoding.differentiable else encoding.mean.detach(),
             logvar=encoding.logvar if encoding.differentiable else encoding.logvar.detach(),
@@ -300,7 +295,7 @@ class LatentAttention:
         if any(p.is_inference() for p in self.model.parameters() if not is_lazy(p)):
             name = type(self.model).__name__
             raise UsageError(f"the parameters of {name} were made in torch.inference_mode, where no gradient can be taken")
-        plan = make_plan(self.model, probe, self._asked_layer, self.grid)
+        plan = make_plan(self.model, probe, self._asked_layer, self.grid, self.variant)
         if self.grid is not None and self._asked_layer is None:
             plan = self._last_of_tokens(probe, plan)
         beyond = self.latents if isinstance(self.latents, int) else max((*(self.latents or (0,)),)) + 1
@@ -326,7 +321,7 @@ class LatentAttention:
         """The last layer of tokens in whose places the mean lies: behind the last attention a class token is alone."""
         for layer in reversed(plan.layers):
             if plan.layers[layer][1:] == plan.shape[1:]:
-                tried = make_plan(self.model, probe, layer, self.grid)
+                tried = make_plan(self.model, probe, layer, self.grid, self.variant)
                 if not independent(self.model, probe, tried, self.memory, range(plan.latent_dim)):
                     return tried
         return plan

@@ -23,14 +23,14 @@ class LatentMaps:
     Attributes:
         signed: (B, K, h, w), the weighted sum of the feature map over channels, before rectification, in units of the latent
             times the feature map's. K is the number of latents asked for.
-        weights: (B, K, n), the channel weights alpha.
+        weights: (B, K, n), the channel weights alpha; in variant "hirescam", which has one for each pixel, their spatial means.
         mean: (B, D), the posterior mean of all latents.
         logvar: (B, D), the log variance.
         latents: which latents the K maps belong to: (K,), or (B, K) where each image has its own; -1 for the map of a score of
             all latents together.
         layer: the dotted name of the layer whose feature map this is.
         method: "closed_form" or "vjp".
-        variant: "cvpr", "arxiv_v1" or "expvae".
+        variant: "cvpr", "arxiv_v1", "expvae" or "hirescam".
         rectifier: what makes a signed map a map, "relu" or "abs".
     """
 

@@ -10,8 +10,9 @@ from vaelens.attention.functions import Function
 from vaelens.attention.head import LINEAR, LinearHead, NoClosedForm
 from vaelens.attention.search import find_head, is_map, last_feature_map
 from vaelens.attention.tokens import Grid
-from vaelens.attention.trace import Call, Place, Trace, encoder_of, trace
+from vaelens.attention.trace import Call, Images, Place, Trace, encoder_of, trace
 from vaelens.attention.untouched import uncompiled
+from vaelens.attention.variants import VARIANTS, by_pixel
 from vaelens.errors import UsageError, unknown
 
 
@@ -33,6 +34,7 @@ class Plan:
         layers: all layers whose feature map can be explained, by name, with its shape (n, h, w), in order of the calls.
         function: where the layer is a function between modules: which.
         grid: where the layer gives tokens: how they lie.
+        of_images: whether the layer is the images themselves.
     """
 
     layer: str
@@ -48,6 +50,7 @@ class Plan:
     layers: dict[str, tuple[int, int, int]]
     function: Function | None = None
     grid: Grid | None = None
+    of_images: bool = False
 
     def check_places(self) -> None:
         """Raise UsageError where the feature map has one pixel, in which nothing can lie here or there."""
@@ -66,10 +69,10 @@ class Plan:
         same = all(
             stage.function or (modules.get(stage.name) is stage.module and type(stage.module) is stage.kind) for stage in stages
         )
-        return (self.function is not None or self.layer in modules) and same
+        return (self.function is not None or self.of_images or self.layer in modules) and same
 
 
-def make_plan(model: nn.Module, probe: Tensor, layer: str | None, grid: Grid | None = None) -> Plan:
+def make_plan(model: nn.Module, probe: Tensor, layer: str | None, grid: Grid | None = None, variant: str = VARIANTS[0]) -> Plan:
     """Encode `probe` (B, C, H, W) once and look at what was called.
 
     Args:
@@ -77,12 +80,13 @@ def make_plan(model: nn.Module, probe: Tensor, layer: str | None, grid: Grid | N
         probe: images to find the way with; their values do not matter.
         layer: dotted name, None for the last feature map.
         grid: how tokens lie, where a layer gives such.
+        variant: with weights by pixel the images themselves are a layer.
 
     Raises:
         UsageError: no such layer, one that gives no feature map, or one that the posterior does not come from.
     """
     with uncompiled():
-        seen = trace(model, probe)
+        seen = trace(model, probe, themselves=by_pixel(variant))
     layers = {call.name: _shape(call, grid) for call in seen.calls if call.name and _is_map(call, grid)}
     position = _find(model, seen, layer, layers, grid)
     call = seen.calls[position]
@@ -106,6 +110,7 @@ def make_plan(model: nn.Module, probe: Tensor, layer: str | None, grid: Grid | N
         layers=layers,
         function=call.function,
         grid=None if call.output.tensor.ndim == 4 else grid,
+        of_images=isinstance(call.module, Images),
     )
 
 
@@ -134,7 +139,7 @@ def _find(model: nn.Module, seen: Trace, layer: str | None, layers: dict[str, tu
             raise UsageError(f"found no feature map of more than one pixel in {encoder_of(model)}; {named}")
         return found
     for at, call in enumerate(seen.calls):
-        if call.function and call.name == layer and layer in layers:
+        if (call.function or isinstance(call.module, Images)) and call.name == layer and layer in layers:
             return at
     # A module may be known by several names; its calls go by the first.
     module = dict(model.named_modules(remove_duplicate=False)).get(layer) if isinstance(layer, str) else None
@@ -150,6 +155,8 @@ def _find(model: nn.Module, seen: Trace, layer: str | None, layers: dict[str, tu
         raise UsageError(f"layer '{layer}' gives {shape} per image, no feature map (n, h, w){tokens}; {there}")
     if module is not None:
         raise UsageError(f"layer '{layer}' is not called by encode; there are: {', '.join(layers)}")
+    if layer == Images.NAME:
+        raise UsageError("the images themselves have no channels to weigh: explain them pixel by pixel, variant='hirescam'")
     raise unknown("layer", layer, layers)
 
 
@@ -157,7 +164,10 @@ def _no_maps(seen: Trace) -> str:
     """Why there is no layer to name."""
     if any(call.output.tensor.ndim == 3 for call in seen.calls):
         return "some give tokens (B, T, n): say how they lie, grid=(height, width)"
-    return "no module gives one of (B, n, h, w): linear layers alone keep no places, so there is nothing to map"
+    return (
+        "no module gives one of (B, n, h, w), and linear layers alone keep no places; "
+        "variant='hirescam' explains the pixels of the images themselves"
+    )
 
 
 def _last_tokens(seen: Trace, grid: Grid) -> int | None:
@@ -177,7 +187,8 @@ def _default(seen: Trace) -> int | None:
         call = seen.calls[index]
         if isinstance(call.module, nn.Conv2d) and is_map(call.output.tensor):
             return _with_activation(seen, index)
-    return None
+    first = seen.calls[0] if seen.calls else None
+    return 0 if first and isinstance(first.module, Images) and is_map(first.output.tensor) else None
 
 
 def _with_activation(seen: Trace, index: int) -> int:

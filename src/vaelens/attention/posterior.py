@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vaelens.attention.maps import LatentMaps
+from vaelens.attention.variants import is_linear
 from vaelens.errors import UsageError
 
 _FAR = 40.0  # standard deviations, from where on the normal distribution is 0 or 1 in every precision
@@ -166,10 +167,10 @@ def check_exact(variant: str) -> None:
     """Refuse a variant whose weights are not linear in the gradient.
 
     Raises:
-        UsageError: a variant other than "cvpr".
+        UsageError: such a variant.
     """
-    if variant != "cvpr":
-        raise UsageError(f"the distribution of maps is exact for variant 'cvpr' alone, not for '{variant}'")
+    if not is_linear(variant):
+        raise UsageError(f"the distribution of maps is exact for variants 'cvpr' and 'hirescam', not for '{variant}'")
 
 
 def std_by_logvar(mean: Tensor, logvar: Tensor) -> Tensor:

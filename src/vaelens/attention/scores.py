@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from vaelens.attention.closed_form import Means
-from vaelens.attention.encoding import Encoding, weighted_sum
+from vaelens.attention.encoding import Encoding
 from vaelens.attention.latent_attention import LatentAttention
 from vaelens.attention.maps import WHOLE, LatentMaps
 from vaelens.attention.posterior import PosteriorMaps, check_exact, std_by_logvar
@@ -57,8 +57,7 @@ class MeanSum:
         """One map per image, (B, 1, h, w): the gradient of the sum weighs the channels (eq. 2 and 3 with it for z_i)."""
         encoding = attention.encode(images)
         ones = torch.ones(1, encoding.mean.shape[1], dtype=encoding.mean.dtype, device=encoding.mean.device)
-        weights = encoding.weights({"mean": ones}, attention.variant)
-        return attention.wrap(encoding, weights, _whole(encoding.mean))
+        return attention.wrap(encoding, *encoding.maps({"mean": ones}, attention.variant), _whole(encoding.mean))
 
     def posterior(self, attention: LatentAttention, images: Tensor) -> PosteriorMaps:
         """The distribution of the map of sum_i z_i, (B, 1, h, w), exactly.
@@ -67,19 +66,16 @@ class MeanSum:
         the sum of what each latent brings.
 
         Raises:
-            UsageError: a variant other than "cvpr".
+            UsageError: variant "arxiv_v1" or "expvae".
         """
         check_exact(attention.variant)
         encoding = attention.encode(images, logvar=True)
         mean, logvar = encoding.mean, encoding.logvar
         each = torch.eye(mean.shape[1], dtype=mean.dtype, device=mean.device)
-        whole = attention.wrap(
-            encoding,
-            encoding.weights({"mean": each.sum(0, keepdim=True)}),
-            _whole(mean),
-        )
+        together = encoding.maps({"mean": each.sum(0, keepdim=True)}, attention.variant)
+        _, spread = encoding.maps({"logvar": each}, attention.variant)
         slopes = std_by_logvar(mean, logvar if encoding.differentiable else logvar.detach())
-        return PosteriorMaps(slopes[..., None, None] * encoding.signed_maps(encoding.weights({"logvar": each})), whole)
+        return PosteriorMaps(slopes[..., None, None] * spread, attention.wrap(encoding, *together, _whole(mean)))
 
 
 @dataclass(frozen=True)
@@ -248,9 +244,9 @@ class Deviation:
         """
         encoding = attention.encode(images)
         latents, pick = attention.pick(encoding.mean)
-        weights = encoding.weights({"mean": pick}, attention.variant, self.entry)
-        signed = weighted_sum(weights, self._difference(attention, encoding, leave_out_self))
-        return attention.wrap(encoding, weights, latents, signed=signed, rectifier="abs")
+        difference = self._difference(attention, encoding, leave_out_self)
+        weights, signed = encoding.maps({"mean": pick}, attention.variant, difference, self.entry)
+        return attention.wrap(encoding, weights, signed, latents, "abs")
 
     def posterior(self, attention: LatentAttention, images: Tensor, leave_out_self: bool = False) -> PosteriorMaps:
         """The distribution of each map over the posterior, (B, K, h, w), exactly: the absolute value of a Gaussian.
@@ -265,18 +261,18 @@ class Deviation:
             leave_out_self: see `maps`.
 
         Raises:
-            UsageError: the attention explains another layer than this was fitted on, or in a variant other than "cvpr".
+            UsageError: the attention explains another layer than this was fitted on, or in variant "arxiv_v1" or "expvae".
         """
         check_exact(attention.variant)
         encoding = attention.encode(images, logvar=True)
         latents, pick = attention.pick(encoding.mean)
         difference = self._difference(attention, encoding, leave_out_self)
-        weights = encoding.weights({"mean": pick}, means=self.entry)
-        maps = attention.wrap(encoding, weights, latents, signed=weighted_sum(weights, difference), rectifier="abs")
+        weights, signed = encoding.maps({"mean": pick}, attention.variant, difference, self.entry)
+        maps = attention.wrap(encoding, weights, signed, latents, "abs")
         slopes = std_by_logvar(encoding.mean, encoding.logvar).gather(1, latents.expand(len(encoding.mean), -1))
         if not encoding.differentiable:
             slopes = slopes.detach()
-        spread = weighted_sum(encoding.weights({"logvar": pick}, means=self.entry), difference)
+        _, spread = encoding.maps({"logvar": pick}, attention.variant, difference, self.entry)
         return PosteriorMaps(slopes[..., None, None] * spread, maps)
 
     def _difference(self, attention: LatentAttention, encoding: Encoding, leave_out_self: bool) -> Tensor:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from vaelens.attention.latent_attention import LatentAttention
+from vaelens.attention.trace import Images
+from vaelens.attention.variants import VARIANTS
 from vaelens.attention.vjp import can_batch
 from vaelens.errors import UsageError
 
@@ -17,6 +19,7 @@ WAYS = {
     "loop": "one backward pass per latent",
     "none": "none",
 }
+_BY_PIXEL = "hirescam"
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class LayerWay:
         way: one of `WAYS`; "none" where the latents do not depend on it, or autograd cannot follow.
         why: why it has no closed form, or none at all; empty where it has one.
         default: whether it is the one that is explained unless another is named.
+        by_pixel: whether variant "hirescam" alone explains it, as it does the images themselves.
     """
 
     layer: str
@@ -36,6 +40,7 @@ class LayerWay:
     way: str
     why: str
     default: bool
+    by_pixel: bool = False
 
 
 def survey(model: nn.Module, images: Tensor, grid: tuple[int, int] | None = None) -> list[LayerWay]:
@@ -49,9 +54,13 @@ def survey(model: nn.Module, images: Tensor, grid: tuple[int, int] | None = None
     Raises:
         UsageError: the model cannot be explained on these images.
     """
-    first = LatentAttention(model, grid=grid)
+    first = LatentAttention(model, grid=grid, variant=_BY_PIXEL)
     first.encode(images)
-    return [_way(model, layer, shape, images, grid, layer == first.layer) for layer, shape in first.layers.items()]
+    themselves = {Images.NAME} - dict(model.named_modules()).keys()
+    return [
+        _way(model, layer, shape, images, grid, layer == first.layer, layer in themselves)
+        for layer, shape in first.layers.items()
+    ]
 
 
 def _way(
@@ -61,16 +70,17 @@ def _way(
     images: Tensor,
     grid: tuple[int, int] | None,
     default: bool,
+    by_pixel: bool,
 ) -> LayerWay:
     try:
-        attention = LatentAttention(model, layer, grid=grid)
+        attention = LatentAttention(model, layer, grid=grid, variant=_BY_PIXEL if by_pixel else VARIANTS[0])
         with torch.no_grad():
             maps = attention(images)
         if maps.method == "closed_form":
-            return LayerWay(layer, shape, "closed_form", "", default)
+            return LayerWay(layer, shape, "closed_form", "", default, by_pixel)
         encoding = attention.encode(images)
         with torch.inference_mode(False), torch.enable_grad():
             together = can_batch(encoding.source, encoding.mean)
-        return LayerWay(layer, shape, "vjp" if together else "loop", attention.why_not, default)
+        return LayerWay(layer, shape, "vjp" if together else "loop", attention.why_not, default, by_pixel)
     except UsageError as error:
-        return LayerWay(layer, shape, "none", str(error), default)
+        return LayerWay(layer, shape, "none", str(error), default, by_pixel)

@@ -180,8 +180,20 @@ class Trace:
         return None
 
 
-def trace(model: nn.Module, images: Tensor) -> Trace:
-    """Encode `images` (B, C, H, W) once in eval mode without gradients and record every call."""
+class Images(nn.Identity):
+    """What stands for the images themselves among the calls: a layer like others, before all of them."""
+
+    NAME = "images"
+
+
+def trace(model: nn.Module, images: Tensor, themselves: bool = False) -> Trace:
+    """Encode `images` (B, C, H, W) once in eval mode without gradients and record every call.
+
+    Args:
+        model: has encode(images) -> (mean, logvar).
+        images: (B, C, H, W).
+        themselves: whether the images come first, as a layer, unless a module has that name.
+    """
     seen = _Recorder({module: name for name, module in model.named_modules()})
     handles: list[RemovableHandle] = []
     # Version counters do not exist in inference mode, and hooks see module calls alone: `encode` itself is a plain method.
@@ -193,6 +205,8 @@ def trace(model: nn.Module, images: Tensor) -> Trace:
                 handles.append(module.register_forward_hook(own_thread(seen.leave)))
         with eval_mode(model), undone(model, images.device), torch.inference_mode(False), torch.no_grad():
             images = images.detach().clone()
+            if themselves:
+                seen.start(images)
             with calls_of_functions(seen):
                 mean, logvar = posterior(model, images)
     finally:
@@ -212,6 +226,15 @@ class _Recorder:
         self._inside: list[tuple[nn.Module, int]] = []  # which modules are at work, and how many calls there were before each
         self._taken = {*names.values(), ""}
         self._argument = Place.of(torch.empty(0, device="cpu"))
+
+    def start(self, images: Tensor) -> None:
+        """The images, before all calls."""
+        if Images.NAME not in self._taken:
+            layer = Images()
+            nothing = Place.of(torch.empty(0, device="cpu"))  # so that it is no module that gives its input on
+            self.calls.append(Call(Images.NAME, layer, 0, nothing, Place.of(images), leaf=True))
+            self.counts[layer] = 1
+            self._taken.add(Images.NAME)
 
     def enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """A pre-hook."""

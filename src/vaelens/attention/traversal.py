@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vaelens.attention.latent_attention import LatentAttention
 from vaelens.attention.maps import LatentMaps
+from vaelens.attention.variants import is_linear
 from vaelens.errors import UsageError, brief, whole
 
 TITLE = "What each latent does, and where it looks"
@@ -53,8 +54,8 @@ class Traversal:
             title: of a new figure.
 
         Returns:
-            The axes as they were given; or the new Figure, which notebooks show and pyplot does not know. In variant "cvpr" the
-            figure has what lowers a latent beside what raises it.
+            The axes as they were given; or the new Figure, which notebooks show and pyplot does not know. In variants
+            "cvpr" and "hirescam" the figure has what lowers a latent beside what raises it.
 
         Raises:
             UsageError: axes that are not as many.
@@ -68,7 +69,7 @@ class Traversal:
         image, decoded = pictures(self.image, 1)[0], pictures(self.decoded, 1)[0]
         frames = np.stack([pictures(one, len(self.values)) for one in self.images])
         maps = self.maps.per_latent[0].float().numpy()
-        upper = float(self.maps.signed.abs().max()) if self.maps.variant == "cvpr" else float(maps.max())
+        upper = float(self.maps.signed.abs().max()) if is_linear(self.maps.variant) else float(maps.max())
         upper = (upper or 1.0) if limit is None else limit
         if axes is not None:
             flat = iter(as_axes(axes, len(rows) * (len(self.values) + 1), "value of a latent and its map"))
@@ -89,7 +90,7 @@ class Traversal:
             means=means,
             notes=[[f"{mean:+.2f} here".replace("-", "−")] for mean in means],
             limit=upper,
-            lowering=torch.relu(-self.maps.signed[0]).float().numpy() if self.maps.variant == "cvpr" else None,
+            lowering=torch.relu(-self.maps.signed[0]).float().numpy() if is_linear(self.maps.variant) else None,
         )
 
     def show(self) -> None:

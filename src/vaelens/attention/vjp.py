@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from vaelens.attention.entrance import Entrance, entrance
-from vaelens.attention.variants import channel_weights, needs_full_gradient
+from vaelens.attention.variants import Kept, channel_weights
 from vaelens.errors import UsageError
 
 log = logging.getLogger("vaelens.attention")
@@ -23,7 +23,7 @@ def vjp_weights(
     features: Tensor,
     outputs: Mapping[str, Tensor],
     cotangents: Mapping[str, Tensor],
-    variant: str,
+    kept: Kept,
     per_chunk: int,
     create_graph: bool,
 ) -> Tensor:
@@ -33,12 +33,12 @@ def vjp_weights(
         features: (B, n, h, w), in the graph that leads to `outputs`.
         outputs: "mean" and "logvar" (B, D).
         cotangents: by output, the derivative of each scalar by that output: (R, D), or (B, R, D) where it differs by image.
-        variant: see `variants`.
+        kept: what is kept of a gradient.
         per_chunk: how many of the R go through one batched product.
         create_graph: whether the weights are to be differentiable.
 
     Returns:
-        (B, R, n).
+        (B, R, n), or as `kept` has it.
 
     Raises:
         UsageError: the mean does not depend on the feature map.
@@ -47,14 +47,14 @@ def vjp_weights(
     # An output that does not depend on the image, such as a constant log variance, has no graph and adds nothing.
     names = [name for name in cotangents if outputs[name].requires_grad]
     if not names:
-        return features.new_zeros(len(features), rows, features.shape[1])
+        return kept.none(features, rows)
     targets = [outputs[name] for name in names]
     batch, latents = targets[0].shape
     given = [cotangents[name] for name in names]
     seeds = [c.unsqueeze(1).expand(-1, batch, latents) if c.ndim == 2 else c.transpose(0, 1) for c in given]
     seeds = [seed.to(target.dtype) for seed, target in zip(seeds, targets, strict=True)]
     short = None
-    if rows >= _WORTH and not create_graph and not needs_full_gradient(variant):
+    if rows >= _WORTH and not create_graph and kept.means_alone:
         short = _confirmed(entrance(features, dict(zip(names, targets, strict=True))), targets, features, seeds)
     of = features if short is None else short.output
     weights = []
@@ -65,8 +65,8 @@ def vjp_weights(
         if gradient is None:
             if "mean" in names:
                 raise UsageError("the posterior does not depend on this layer; choose one that lies on the way to the mean")
-            return features.new_zeros(batch, rows, features.shape[1])
-        weights.append(channel_weights(gradient, variant) if short is None else short.weights(gradient))
+            return kept.none(features, rows)
+        weights.append(kept.of(gradient, kept.features) if short is None else short.weights(gradient))
     return torch.cat(weights).transpose(0, 1)
 
 

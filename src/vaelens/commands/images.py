@@ -27,7 +27,7 @@ def explain(
     ] = None,
     layer: Annotated[Optional[str], typer.Option(help="another layer than the run's")] = None,  # noqa: UP045
     method: Annotated[str, typer.Option(help="auto, closed_form or vjp")] = "auto",
-    variant: Annotated[str, typer.Option(help="cvpr, arxiv_v1 or expvae")] = "cvpr",
+    variant: Annotated[str, typer.Option(help="cvpr, arxiv_v1, expvae or hirescam")] = "cvpr",
     latents: Annotated[Optional[str], typer.Option(help="such as 0,3,7 or top5; default: all")] = None,  # noqa: UP045
     accelerator: Accelerator = None,
     root: Root = None,

@@ -98,6 +98,9 @@ def _print(ways: list[LayerWay]) -> None:
         [way.layer + (" (default)" if way.default else ""), "{} x {} x {}".format(*way.shape), WAYS[way.way]] for way in ways
     ]
     print_table("layers", ["layer", "map (n, h, w)", "computed by"], rows)
+    for way in ways:
+        if way.by_pixel:
+            print(f"{way.layer}: the images themselves, by variant 'hirescam' alone")
     reasons: dict[tuple[bool, str], list[str]] = {}
     for way in ways:
         if way.why:

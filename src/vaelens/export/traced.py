@@ -20,7 +20,7 @@ from vaelens.attention.encoding import Encoding, KeptMap
 from vaelens.attention.functions import calls
 from vaelens.attention.scores import ridged
 from vaelens.attention.untouched import hooks
-from vaelens.attention.variants import VARIANTS
+from vaelens.attention.variants import Kept
 from vaelens.attention.watch import HeadWatch
 from vaelens.errors import UsageError
 from vaelens.export.nearest import nearest, solved_for_ones
@@ -80,7 +80,7 @@ class TracedAttention(LatentAttention):
         kept, watch = KeptMap(plan), HeadWatch(plan.head)
         handles, listener = kept.listen(self.model, lambda output: output.clone() if plan.overwritten else output)
         with hooks(*handles, *watch.register()), torch.no_grad(), calls(watch.functions, listener):
-            mean, log_variance = self.model.encode(images)  # type: ignore[operator]
+            mean, log_variance = self.model.encode(kept.enter(images))  # type: ignore[operator]
         return _SettledEncoding(kept.map, mean, log_variance, plan, watch.slopes, False, self.memory, self._means)
 
 
@@ -90,8 +90,8 @@ class _SettledEncoding(Encoding):
 
     settled: Means | None = None
 
-    def weights(self, cotangents: Mapping[str, Tensor], variant: str = VARIANTS[0], means: Means | None = None) -> Tensor:
-        return super().weights(cotangents, variant, self.settled)
+    def _kept(self, kept: Kept, cotangents: Mapping[str, Tensor], means: Means | None) -> Tensor:
+        return super()._kept(kept, cotangents, self.settled)
 
 
 class TracedDeviation(Deviation):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vaelens.attention import LatentAttention, MeanSum, NormalDifference, PosteriorMaps
 from vaelens.attention.maps import WHOLE, resize
+from vaelens.attention.variants import check_variant, is_linear
 from vaelens.errors import UsageError, unknown
 from vaelens.localizers.base import LearnsNothing, Localization, Localizer, as_batches
 
@@ -56,9 +57,11 @@ class NormalDifferenceLocalizer(Localizer):
     name: ClassVar[str] = "normal-difference"
     explains: ClassVar[str] = "attention of the difference between the posterior and all normal images' (eq. 4), expected"
 
-    def __init__(self, model: nn.Module, layer: str | None = None) -> None:
+    def __init__(self, model: nn.Module, layer: str | None = None, variant: str = "cvpr") -> None:
+        if not is_linear(check_variant(variant)):
+            raise UsageError(f"score '{self.name}' takes variant 'cvpr' or 'hirescam', not '{variant}'; use another score")
         self.model = model
-        self.attention = LatentAttention(model, layer)
+        self.attention = LatentAttention(model, layer, variant=variant)
         self.fitted: NormalDifference | None = None
 
     def fit(self, normal: Tensor) -> Self:
@@ -110,7 +113,7 @@ class AttentionLocalizer(Localizer):
         layer: whose feature map; None for the last.
         score: what is explained: "normal-difference" (eq. 4), "mean-sum" (the sum of the posterior mean) or "overall" (every
             latent by itself, then the mean of their maps).
-        variant: "cvpr", "arxiv_v1" or "expvae" (see `vaelens.attention.variants`); eq. 4 takes "cvpr" alone.
+        variant: see `vaelens.attention.variants`; eq. 4 takes "cvpr" and "hirescam" alone.
 
     Raises:
         UsageError: an unknown score, layer or variant, or a variant that the score does not take.
@@ -125,9 +128,7 @@ class AttentionLocalizer(Localizer):
         if score not in SCORES:
             raise unknown("score of localizer 'attention'", score, SCORES)
         if score == "normal-difference":
-            if variant != "cvpr":
-                raise UsageError(f"score 'normal-difference' takes variant 'cvpr' alone, not {variant!r}; use another score")
-            self.of: Localizer = NormalDifferenceLocalizer(model, layer)
+            self.of: Localizer = NormalDifferenceLocalizer(model, layer, variant)
         else:
             self.of = (MeanSumLocalizer if score == "mean-sum" else OverallLocalizer)(model, layer, variant)
         self._ready = False
@@ -166,8 +167,8 @@ class KLLocalizer(LearnsNothing):
             encoding = self.attention.encode(images, logvar=True)
             mean, logvar = encoding.mean.detach(), encoding.logvar.detach()
             gradient = {"mean": mean.unsqueeze(1), "logvar": torch.expm1(logvar).unsqueeze(1) / 2}
-            weights = encoding.weights(gradient, self.attention.variant)
-            maps = self.attention.wrap(encoding, weights, torch.full((1,), WHOLE, device=mean.device))
+            found = encoding.maps(gradient, self.attention.variant)
+            maps = self.attention.wrap(encoding, *found, torch.full((1,), WHOLE, device=mean.device))
             score = 0.5 * (mean.square() + torch.expm1(logvar) - logvar).sum(1)
             return Localization(_at(maps.overall(), images), score)
 

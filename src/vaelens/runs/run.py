@@ -216,8 +216,8 @@ class Run(Pretrained):
             localizer: one of `vaelens.localizers.LOCALIZERS`, with options if need be, in place of the latents' own maps.
 
         Raises:
-            UsageError: images of another shape or type, an attention of a variant other than "cvpr", a localizer whose map has
-                no such distribution, or both an attention and a localizer.
+            UsageError: images of another shape or type, an attention of a variant, or a localizer, whose maps have no such
+                distribution, or both an attention and a localizer.
         """
         images = _batch(images)
         if localizer is not None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vaelens.attention import LatentAttention, PosteriorMaps
+from vaelens.attention.variants import is_linear
 from vaelens.objectives import kl_per_latent
 from vaelens.report.content import Array
 from vaelens.report.spreads import spread_grid
@@ -47,7 +48,7 @@ class Distribution:
     ) -> Distribution | None:
         """Of images (B, C, H, W), float in [0, 1], that were explained with this attention; None in a variant without one."""
         chosen = attention or run.attention
-        if chosen.variant != "cvpr":
+        if not is_linear(chosen.variant):
             return None
         return cls(run.posterior(images, chosen), explanation, chosen.latents is not None)
 

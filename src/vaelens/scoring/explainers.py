@@ -103,6 +103,7 @@ METHODS: dict[str, Method] = {
     "cvpr": Method("attention, eq. 2 and 3", _attention("cvpr"), signed=True),
     "arxiv_v1": Method("attention as in the paper's first version", _attention("arxiv_v1"), signed=True),
     "expvae": Method("attention as in the authors' code", _attention("expvae")),
+    "hirescam": Method("attention with a weight for each pixel", _attention("hirescam"), signed=True),
     DEVIATION: Method("each latent's deviation from normal neighbours", _deviation, needs_normal=True),
     INTEGRATED: Method(
         f"captum's integrated gradients from a black image in {_STEPS} steps, absolute values", _integrated_gradients

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaelens.attention import LatentAttention, LatentMaps
+from vaelens.attention.variants import is_linear
 from vaelens.data.files import shown
 from vaelens.data.sprites import FACTORS, SHAPES, SIZES, load_official, name_of, render
 from vaelens.errors import UsageError
@@ -38,7 +39,7 @@ SAMPLE = 20_000  # sprites that tell what the latents carry and know
 MOST = 128  # latents that one picture shows
 _AT_ONCE = 256
 
-_EQ_2 = "Eq. 2 keeps what raises a latent, so a map may be empty where the sprite lowers it; what lowers it is drawn beside it."
+_RAISES = "A map has what raises a latent, so a map may be empty where the sprite lowers it; what lowers it is drawn beside it."
 
 Draw: TypeAlias = Callable[[NDArray[np.int64]], Tensor]
 
@@ -273,7 +274,7 @@ def _grid(result: Traversed, i: int, limit: float) -> Any:
         notes=[_notes(latent, mean, result.knowledge) for latent, mean in zip(drawn, means, strict=True)],
         limit=limit,
         # The other variants' maps have both in them, or nothing that lowers.
-        lowering=torch.relu(-maps.signed[i, rows]).numpy() if maps.variant == "cvpr" else None,
+        lowering=torch.relu(-maps.signed[i, rows]).numpy() if is_linear(maps.variant) else None,
     )
 
 
@@ -317,7 +318,7 @@ def _report(run: Run, result: Traversed, pngs: list[bytes]) -> Report:
             "nothing.",
             "A map shows where a latent's value comes from, measured against no activation at all, on one colour scale for all "
             "latents and shapes.",
-            *((_EQ_2,) if maps.variant == "cvpr" else ()),
+            *((_RAISES,) if is_linear(maps.variant) else ()),
         ),
     )
 
