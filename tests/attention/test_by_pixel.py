@@ -165,23 +165,69 @@ def test_latents_that_do_not_depend_on_the_images() -> None:
 
 def test_a_chunk_of_gradients_at_a_time(toy: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     """All gradients of all latents at once would be channels times as large as the maps."""
+    from vaelens.attention import closed_form
     from vaelens.attention.variants import Kept
 
     seen: list[int] = []
-    of = Kept.of
+    of, pull_back = Kept.of, closed_form._pull_back
 
     def watched(self: Any, gradient: Tensor, features: Tensor | None) -> Tensor:
         seen.append(gradient.numel() * gradient.element_size())
         return of(self, gradient, features)
 
+    def pulled(rows: Tensor, gains: Any, entry: Any, slice_: slice) -> Tensor:
+        seen.append(entry.numbers * (slice_.stop - slice_.start) * rows.element_size())
+        return pull_back(rows, gains, entry, slice_)
+
     monkeypatch.setattr(Kept, "of", watched)
+    monkeypatch.setattr(closed_form, "_pull_back", pulled)
+    images = images.repeat(9, 1, 1, 1)
     for method, layer in (("closed_form", "trunk.1"), ("vjp", "trunk.1"), ("vjp", "images")):
-        attention = LatentAttention(toy, layer, method=method, variant="hirescam", memory=20_000)
+        attention = LatentAttention(toy, layer, method=method, variant="hirescam", memory=8_000)
+        whole = LatentAttention(toy, layer, method=method, variant="hirescam")(images)
         attention(images)  # proves its form
         seen.clear()
-        attention(images)
-        assert seen
-        assert max(seen) <= 20_000
+        assert torch.allclose(attention(images).signed, whole.signed, atol=1e-6)
+        assert len(seen) > 1
+        assert 0 < max(seen) <= 8_000
+
+
+@pytest.mark.parametrize("latents", [1, 2, 5])
+@pytest.mark.parametrize("channels", [1, 2, 7])
+@pytest.mark.parametrize("kind", ["linear", "convolution", "pooling", "one pixel", "alone"])
+def test_every_entrance(kind: str, channels: int, latents: int, relative_error: Error, reference: Any) -> None:
+    """Few channels or latents take the gradient, more the way that makes none; means and maps are autograd's by both."""
+    n, side = channels, 1 if kind == "one pixel" else 4
+    entrance: dict[str, list[nn.Module]] = {
+        "linear": [nn.Flatten(), nn.Linear(n * side**2, 6), nn.ReLU()],
+        "convolution": [nn.Conv2d(n, 6, 4), nn.LeakyReLU(0.1), nn.Flatten()],
+        "pooling": [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(n, 6), nn.ReLU()],
+        "one pixel": [nn.Flatten(), nn.Linear(n, 6), nn.ReLU()],
+        "alone": [nn.Flatten()],
+    }
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, n, 4, 4 if side == 4 else 16)
+            self.head = nn.Sequential(*entrance[kind])
+            self.last = nn.Linear(n * side**2 if kind == "alone" else 6, 2 * latents)
+
+        def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            mean, logvar = self.last(self.head(self.conv(x))).chunk(2, dim=1)
+            return mean, logvar
+
+    model, images = Model().double().eval(), torch.randn(5, 1, 16, 16, dtype=torch.float64)
+    truth = reference(model, images, "conv")
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            maps = LatentAttention(model, "conv", method="closed_form", variant="hirescam")(images)
+        assert relative_error(maps.signed, truth.signed("conv", "hirescam")) < 1e-12
+        assert relative_error(maps.weights, truth.weights("conv", "hirescam")) < 1e-12
+        away = truth.features["conv"] - truth.features["conv"].mean(0)
+        attention = LatentAttention(model, "conv", method="closed_form", variant="hirescam")
+        score = Deviation.fit(attention, images, None)
+        assert relative_error(score.maps(attention, images).signed, truth.signed("conv", "hirescam", away)) < 1e-12
 
 
 def shapes(maps: Any) -> Sequence[tuple[int, ...]]:

@@ -33,7 +33,7 @@ def closed_form_weights(
         cotangents: by output, the derivative of each scalar by that output: (R, D), or (B, R, D) where it differs by image.
         batch: B.
         kept: what is kept of a gradient.
-        limit: bytes that one full gradient may take, where more than its means is needed.
+        limit: bytes that a gradient, or what stands for it, may take, where more than its means is needed.
         means: of the layer that takes in the map, where they were taken before.
 
     Returns:
@@ -44,19 +44,18 @@ def closed_form_weights(
         more = head.finals[name].rows(cotangent)
         rows = more if rows is None else rows + more
     assert rows is not None
-    entry = _Entry(head, kept, means)
+    entry = _Entry(head, kept, rows.shape[-2], means)
     gains = [(stage, stage.gain(slopes)) for stage in head.stages[head.entry + 1 :]]
     if rows.ndim == 2 and not head.activations and kept.features is None:
         return _pull_back(rows, gains, entry, slice(0, 1)).expand(batch, -1, -1)
     if torch.compiler.is_exporting():  # into a graph that takes batches of any size, whose count is no number yet
         return _pull_back(rows, gains, entry, slice(0, batch))
     piece = batch
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() and entry.by_pixel is None:
         unit = rows.shape[-2] * rows.shape[-1] * rows.element_size()
         piece = max(1, _CACHE_BYTES // unit)
-    if not kept.means_alone:
-        n, h, w = head.shape
-        piece = min(piece, max(1, limit // (rows.shape[-2] * n * h * w * rows.element_size())))
+    if entry.numbers:
+        piece = min(piece, max(1, limit // (entry.numbers * rows.element_size())))
     parts = [_pull_back(rows, gains, entry, slice(start, min(start + piece, batch))) for start in range(0, batch, piece)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -113,35 +112,58 @@ def _pull_back(rows: Tensor, gains: list[tuple[Stage, Tensor | None]], entry: _E
 
 
 class _Entry:
-    """The layer that takes in the map, from behind: cotangent (..., J) of its output -> channel weights (..., n), or more."""
+    """The layer that takes in the map, from behind: cotangent (..., J) of its output -> channel weights (..., n), or more.
 
-    def __init__(self, head: LinearHead, kept: Kept, means: Means | None) -> None:
-        _, h, w = self.shape = head.shape
+    Pixel by pixel the gradient need not be made: sum_k (sum_j r_j W1[j, k, xy]) A_k(xy) = sum_j r_j T[j, xy], where
+    T[j, xy] = sum_k W1[j, k, xy] A_k(xy) serves all R scalars. For few channels or scalars the gradient is the shorter way.
+
+    Attributes:
+        numbers: per image, that the largest tensor of what follows has.
+    """
+
+    def __init__(self, head: LinearHead, kept: Kept, scalars: int, means: Means | None) -> None:
+        n, h, w = self.shape = head.shape
         self.kept = kept
         self.w1: Tensor | None = None
+        self.by_pixel: Tensor | None = None
         self.share: float | None = None
+        self.full = not kept.means_do
+        self.numbers = 0 if kept.means_alone else scalars * n * h * w
         if head.entry < 0:
             self.share = 1.0
         elif head.entry < len(head.stages):
             stage = head.stages[head.entry]
             if stage.kind in POOLING:
                 self.share = 1.0 / (h * w)
-            else:
-                if kept.means_alone and means is not None and means.hold(weight_of(stage.module)):
-                    self.w1 = means.values
-                else:
-                    self.w1 = matrix_on(stage.module, head.shape)
-                    self.w1 = _means(self.w1, head.shape) if kept.means_alone else self.w1
+                return
+            held = means if means is not None and means.hold(weight_of(stage.module)) else None
+            if held is not None and kept.means_alone:
+                self.w1 = held.values
+                return
+            self.w1 = matrix_on(stage.module, head.shape)
+            if kept.features is not None and (scalars - 1) * (n - 1) > 1:
+                self.by_pixel = self.w1.view(-1, n, h * w).permute(2, 1, 0).contiguous()
+                self.numbers = len(self.w1) * h * w
+            elif kept.features is not None:
+                self.full = True
+            if not self.full:
+                self.w1 = _means(self.w1, head.shape) if held is None else held.values
 
     def kept_of(self, rows: Tensor, images: slice) -> Tensor:
+        """Cotangents (B, R, J) for the images of one slice -> what is kept of the gradient by the map."""
+        features = self.kept.features if self.kept.features is None else self.kept.features[images]
+        if self.by_pixel is not None:
+            assert features is not None
+            assert self.w1 is not None
+            through = torch.bmm(features.flatten(2).permute(2, 0, 1), self.by_pixel)  # (h w, B, J)
+            return torch.cat([rows @ self.w1, torch.bmm(rows, through.permute(1, 2, 0))], -1)
         if self.w1 is not None:
             rows = rows @ self.w1
-            if self.kept.means_alone:
+            if not self.full:
                 return rows
         if self.share is not None:
             _, h, w = self.shape
             gradient = (rows * self.share)[..., None, None].expand(*rows.shape, h, w)
         else:
             gradient = rows.view(*rows.shape[:-1], *self.shape)
-        features = self.kept.features
-        return self.kept.of(gradient, None if features is None else features[images].unsqueeze(1))
+        return self.kept.of(gradient, None if features is None else features.unsqueeze(1))

@@ -80,9 +80,14 @@ class Kept:
     features: Tensor | None = None
 
     @property
+    def means_do(self) -> bool:
+        """Whether the channel weights come from the gradient's spatial means."""
+        return is_linear(self.variant)
+
+    @property
     def means_alone(self) -> bool:
-        """Whether the gradient's spatial means are all that is needed of it."""
-        return self.variant == "cvpr" and self.features is None
+        """Whether those means are all that is needed of the gradient."""
+        return self.means_do and self.features is None
 
     def of(self, gradient: Tensor, features: Tensor | None) -> Tensor:
         """Gradient (..., n, h, w) -> channel weights (..., n); with `features`, as large, (..., n + h w): a map behind them."""
