@@ -30,7 +30,7 @@ class AdaptedVAE(nn.Module):
     def __init__(self, model: nn.Module, entrance: Entrance, reading: Reading, spatial: Spatial, inputs: Inputs) -> None:
         super().__init__()
         self.model = model
-        self.training = model.training
+        self.training = getattr(model, "training", False)  # one that torch.jit froze has no mode
         self.input_shape = entrance.input_shape
         self.explained_layer = entrance.layer
         self.encoder_name = entrance.name

@@ -10,7 +10,7 @@ from vaelens.attention.functions import Function
 from vaelens.attention.head import LINEAR, LinearHead, NoClosedForm
 from vaelens.attention.search import find_head, is_map, last_feature_map
 from vaelens.attention.tokens import Grid
-from vaelens.attention.trace import Call, Place, Trace, encoder_of, trace
+from vaelens.attention.trace import Call, Place, Trace, encoder_of, takes_hooks, trace
 from vaelens.attention.untouched import uncompiled
 from vaelens.errors import UsageError, unknown
 
@@ -130,7 +130,7 @@ def _find(model: nn.Module, seen: Trace, layer: str | None, layers: dict[str, tu
     if layer is None:
         found = _default(seen) if grid is None else _last_tokens(seen, grid)
         if found is None:
-            named = f"name the layer, one of: {', '.join(layers)}" if layers else _no_maps(seen)
+            named = f"name the layer, one of: {', '.join(layers)}" if layers else _no_maps(model, seen)
             raise UsageError(f"found no feature map of more than one pixel in {encoder_of(model)}; {named}")
         return found
     for at, call in enumerate(seen.calls):
@@ -146,15 +146,26 @@ def _find(model: nn.Module, seen: Trace, layer: str | None, layers: dict[str, tu
         tokens = (
             f"; if these are tokens, say how they lie: grid=(height, width) of {shape[0]} at most" if len(shape) == 2 else ""
         )
-        there = f"there are: {', '.join(layers)}" if layers else _no_maps(seen)
+        there = f"there are: {', '.join(layers)}" if layers else _no_maps(model, seen)
         raise UsageError(f"layer '{layer}' gives {shape} per image, no feature map (n, h, w){tokens}; {there}")
     if module is not None:
-        raise UsageError(f"layer '{layer}' is not called by encode; there are: {', '.join(layers)}")
+        if layers:
+            raise UsageError(f"layer '{layer}' is not called by encode; there are: {', '.join(layers)}")
+        raise UsageError(f"no call of layer '{layer}' is seen; {_no_maps(model, seen)}")
     raise unknown("layer", layer, layers)
 
 
-def _no_maps(seen: Trace) -> str:
+def _no_maps(model: nn.Module, seen: Trace) -> str:
     """Why there is no layer to name."""
+    unseen = next((name for name, module in model.named_modules() if not takes_hooks(module)), None)
+    if unseen is not None:
+        within = f"'{unseen}'" if unseen else "it"
+        return (
+            f"layers within {within}, which torch.jit made, cannot be seen: explain the model as it was written, "
+            "with the same weights (load_state_dict)"
+        )
+    if not any(isinstance(call.module, LINEAR) for call in seen.calls):
+        return "no call of a layer is seen, as of a model that was exported: explain it as it was written"
     if any(call.output.tensor.ndim == 3 for call in seen.calls):
         return "some give tokens (B, T, n): say how they lie, grid=(height, width)"
     return "no module gives one of (B, n, h, w): linear layers alone keep no places, so there is nothing to map"

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.jit._trace import TopLevelTracedModule
 from torch.utils.hooks import RemovableHandle
 
 from vaelens.attention.functions import Function
@@ -44,7 +45,7 @@ def posterior(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         raise UsageError(
             f"{encoder_of(model)} takes more than images ({error}); vaelens.adapt(model, encode=...) takes a function of them"
         ) from error
-    except (RuntimeError, ValueError, IndexError) as error:
+    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
         if isinstance(error, VaelensError) or torch.compiler.is_compiling():
             raise
         raise _not_taken(model, images, error) from error
@@ -81,6 +82,11 @@ def altered(module: nn.Module) -> bool:
     """Whether calling the module does more than its class says: it has hooks, or a `forward` of its own."""
     hooked = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return any(hooked) or "forward" in module.__dict__ or any(map(len, _HOOKS_ON_ALL))
+
+
+def takes_hooks(module: nn.Module) -> bool:
+    """Whether calls of it can be seen: of what torch.jit made, a module that was traced is, and nothing within it."""
+    return not isinstance(module, torch.jit.ScriptModule) or isinstance(module, TopLevelTracedModule)
 
 
 _HOOKS_ON_ALL = tuple(getattr(nn.modules.module, f"_global_{kind}_hooks") for kind in ("forward", "forward_pre", "backward"))
@@ -188,7 +194,7 @@ def trace(model: nn.Module, images: Tensor) -> Trace:
     # An `encode` that draws random numbers or counts its calls even in eval mode must leave the caller's as they are.
     try:
         for module in seen.names:
-            if not isinstance(module, torch.jit.ScriptModule):  # one takes no hooks, and what is in it stays unseen
+            if takes_hooks(module):
                 handles.append(module.register_forward_pre_hook(own_thread(seen.enter)))
                 handles.append(module.register_forward_hook(own_thread(seen.leave)))
         with eval_mode(model), undone(model, images.device), torch.inference_mode(False), torch.no_grad():
@@ -227,7 +233,7 @@ class _Recorder:
         self.counts[module] += 1
         if stack and isinstance(output, Tensor):
             place = Place.of(output)
-            leaf = not any(module.children())
+            leaf = not any(takes_hooks(child) for child in module.children())
             # A module of one's own whose output is that of a function in it: the function is what is to be known.
             if leaf and not _is_torchs(module) and len(self.calls) > first and self.calls[-1].output.holds_same(place):
                 leaf = False
