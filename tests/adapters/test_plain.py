@@ -13,7 +13,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.distributions import Independent, LogNormal, Normal
+from torch.distributions import (
+    Independent,
+    Laplace,
+    LogNormal,
+    MultivariateNormal,
+    Normal,
+    TanhTransform,
+    TransformedDistribution,
+)
 
 from vaelens import LatentAttention, adapt
 from vaelens.errors import UsageError
@@ -90,6 +98,19 @@ FORMS: dict[str, tuple[Any, dict[str, Any]]] = {
     "independent": (lambda m, v, h: Independent(Normal(m, (v / 2).exp()), 1), {}),
     "distribution in a tuple": (lambda m, v, h: (h, Normal(m, (v / 2).exp())), {}),
     "distribution in a dict": (lambda m, v, h: {"hidden": h, "q": Normal(m, (v / 2).exp())}, {}),
+    "distribution by name": (lambda m, v, h: Normal(m, (v / 2).exp()), {"mean": "loc", "variance": "variance"}),
+    "mean of a distribution by name": (lambda m, v, h: Independent(Normal(m, (v / 2).exp()), 1), {"mean": "mean"}),
+    "distribution of many variables": (
+        lambda m, v, h: MultivariateNormal(m, scale_tril=torch.diag_embed((v / 2).exp())),
+        {"mean": "mean", "variance": "variance"},
+    ),
+    "Laplace": (lambda m, v, h: Laplace(m, (v / 2).exp() / 2**0.5), {"mean": "loc", "std": "stddev"}),
+    "list of distributions": (
+        lambda m, v, h: [Normal(h[:, :2], 1.0), Normal(m, (v / 2).exp())],
+        {"mean": (1, "mean"), "std": (1, "stddev")},
+    ),
+    "ladder": (lambda m, v, h: [(h, h), (m, v)], {"mean": (1, 0), "logvar": (1, 1)}),
+    "sample, mean and log variance": (lambda m, v, h: (m + torch.randn_like(m), m, v), {"mean": 1, "logvar": 2}),
     "tuple with more in it": (lambda m, v, h: (h, m, v), {"mean": 1, "logvar": 2}),
     "nested": (lambda m, v, h: (h, {"a": (m, v)}), {"mean": (1, "a", 0), "logvar": (1, "a", 1)}),
     "by path": (lambda m, v, h: Bag(q=Bag(one=m, two=v.exp())), {"mean": "q.one", "variance": "q.two"}),
@@ -131,6 +152,22 @@ def test_a_pair_is_asked_about_until_it_is_settled() -> None:
     assert torch.equal(vae.encode(IMAGES)[1], kept[0])
     said = adapt(returns(lambda m, v, h: (m, kept[0])), mean=0, logvar=1)
     assert torch.equal(said.encode(IMAGES)[1], kept[0])
+
+
+def test_random_numbers_in_training_say_nothing_of_a_pair() -> None:
+    encoder = Encoder(lambda m, v, h: (nn.functional.dropout(m, training=encoder.training), v))
+    vae = adapt(encoder.train())
+    vae.encode(IMAGES)
+    encoder.form = lambda m, v, h: (torch.randn_like(m), v)
+    vae.encode(IMAGES)  # not settled, and not refused
+    with pytest.raises(UsageError, match="draws random numbers"):
+        vae.eval().encode(IMAGES)
+    said = adapt(encoder, mean=0, logvar=1)
+    said.encode(IMAGES)
+    encoder.form = lambda m, v, h: (m, v)
+    vae.encode(IMAGES)
+    encoder.form = lambda m, v, h: (torch.randn_like(m), v)
+    vae.encode(IMAGES)  # it is settled by now, and costs no look at the generator
 
 
 def test_a_pair_keeps_the_closed_form() -> None:
@@ -245,11 +282,22 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "nothing": (lambda: adapt(returns(lambda m, v, h: None)).encode(IMAGES), "returns a NoneType"),
     "another distribution": (
         lambda: adapt(returns(lambda m, v, h: LogNormal(m, v.exp()))).encode(IMAGES),
-        "returns a LogNormal.*diagonal Normal",
+        "returns a LogNormal.*diagonal Normal; mean='mean', variance='variance' takes its moments",
     ),
+    "a distribution without moments": (
+        lambda: adapt(
+            returns(lambda m, v, h: TransformedDistribution(Normal(m, 1.0), [TanhTransform()])), mean="mean", std="std"
+        ).encode(IMAGES),
+        "returns no 'mean': a distribution TransformedDistribution",
+    ),
+    "a sample and a mean": (
+        lambda: LatentAttention(adapt(returns(lambda m, v, h: (m + torch.randn_like(m) * (v / 2).exp(), m))))(IMAGES),
+        "draws random numbers and returns two tensors, of which one may be a sample; say which is what: mean=0, logvar=1",
+    ),
+    "a ladder": (lambda: adapt(returns(lambda m, v, h: [(m, v), (m, v)])).encode(IMAGES), r"list of 2.*such as mean=\(0, 0\)"),
     "two distributions": (
         lambda: adapt(returns(lambda m, v, h: (Normal(m, v.exp()), Normal(m, v.exp())))).encode(IMAGES),
-        "tuple of 2.*say which is what",
+        r"tuple of 2.*say which is what.*such as mean=\(0, 'mean'\), std=\(0, 'stddev'\)",
     ),
     "shapes apart": (lambda: adapt(returns(lambda m, v, h: (m, v, h)), mean=0, logvar=2).encode(IMAGES), "of one shape"),
     "an index too far": (lambda: adapt(returns(lambda m, v, h: (m, v)), mean=0, logvar=2).encode(IMAGES), "nothing at index 2"),

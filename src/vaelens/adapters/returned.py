@@ -49,7 +49,12 @@ class Reading:
     spread: tuple[str, Key] | None = None
     deterministic: bool = False
     heads: tuple[nn.Module, nn.Module] | None = None
-    _settled: bool = False  # whether the second of a bare pair was seen to be no standard deviation
+    _settled: bool = False  # whether a bare pair was seen to be no mean and standard deviation, and no sample
+
+    @property
+    def settled(self) -> bool:
+        """Whether what it looks at once has been looked at."""
+        return self._settled
 
     @classmethod
     def asked(
@@ -82,8 +87,12 @@ class Reading:
         spread = next(iter(given.items()), None if deterministic else found.spread)
         return cls(found.name, found.mean if mean is None else mean, spread, deterministic)
 
-    def __call__(self, returned: Any) -> tuple[Tensor, Tensor]:
+    def __call__(self, returned: Any, drew: bool | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log variance, each (B, D, ...), of what the encoder returned.
+
+        Args:
+            returned: by the encoder.
+            drew: whether it drew random numbers in eval mode; None: nobody looked.
 
         Raises:
             UsageError: they cannot be told apart; the message has what was returned and what to say.
@@ -95,7 +104,7 @@ class Reading:
             mean = self._mean(source)
             if self.deterministic:
                 return mean, torch.full_like(mean, -torch.inf)
-            kind, spread = self._spread(source, mean)
+            kind, spread = self._spread(source, drew)
         for what, tensor in (("mean", mean), (kind, spread)):
             if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
                 raise UsageError(f"the {what} that {self.name} returns is {_told(tensor)}, and no tensor of numbers")
@@ -129,8 +138,8 @@ class Reading:
             raise self._ask(returned)
         if isinstance(returned, Tensor):
             raise self._ask(returned)
-        if isinstance(returned, torch.distributions.Distribution):
-            return _gaussian(self.name, returned)
+        if _is_distribution(returned):
+            return _gaussian(self.name, returned) if self.mean is None else returned
         if self.mean is not None or _known(returned, _MEANS):
             return returned
         inner = [part for part in _names_of(returned).values() if _known(part, _MEANS) or _is_distribution(part)]
@@ -148,12 +157,14 @@ class Reading:
             raise UsageError(f"{self.name} returns several means: {', '.join(found)}; say which: mean='{next(iter(found))}'")
         return next(iter(found.values()))
 
-    def _spread(self, source: Any, mean: Any) -> tuple[str, Any]:
+    def _spread(self, source: Any, drew: bool | None) -> tuple[str, Any]:
         if self.spread is not None:
             return self.spread[0], _pick(self.name, source, self.spread[1])
         if _is_nameless(source):
-            self._check_pair(source[1])
+            self._check_pair(source[1], drew)
             return "logvar", source[1]
+        if _is_distribution(source):  # whose mean was asked for by name
+            return "std", _gaussian(self.name, source)["std"]
         for kind, names in _NAMES.items():
             found = _known(source, names)
             if len(found) > 1:
@@ -165,8 +176,8 @@ class Reading:
             "log_std=), or deterministic=True where the model has none"
         )
 
-    def _check_pair(self, second: Tensor) -> None:
-        """Some encoders return (mean, standard deviation): a log variance above 0 throughout is hardly one."""
+    def _check_pair(self, second: Tensor, drew: bool | None) -> None:
+        """Some return (mean, standard deviation): a log variance above 0 throughout is hardly one. Some (sample, mean)."""
         if self._settled or torch.compiler.is_compiling() or not second.numel():
             return
         if bool((second > 0).all()):
@@ -174,7 +185,12 @@ class Reading:
                 f"{self.name} returns two tensors, of which the second is above 0 throughout, as a standard deviation is and a "
                 "log variance seldom; say which it is: mean=0 with logvar=1, std=1 or variance=1"
             )
-        self._settled = True
+        if drew:
+            raise UsageError(
+                f"{self.name} draws random numbers and returns two tensors, of which one may be a sample; say which is what: "
+                "mean=0, logvar=1 where they are that; or what else gives mean and log variance: encode=..., heads=..."
+            )
+        self._settled = drew is not None
 
     def _ask(self, returned: Any) -> UsageError:
         if isinstance(returned, Tensor):
@@ -183,8 +199,18 @@ class Reading:
                 "heads=('...', '...'); or deterministic=True, mean=slice(None) where it is the code"
             )
         else:
-            ways = "say which is what: mean=..., and logvar=..., std=..., variance=... or log_std=..."
+            ways = "say which is what: mean=..., and logvar=..., std=..., variance=... or log_std=..." + _example(returned)
         return UsageError(f"{self.name} returns {_told(returned)}; {ways}")
+
+
+def _example(returned: Any) -> str:
+    """How to name what lies one in the other, where it does."""
+    for index, part in enumerate(returned if _is_nameless(returned) else ()):
+        if _is_distribution(part):
+            return f", such as mean=({index}, 'mean'), std=({index}, 'stddev')"
+        if _is_nameless(part):
+            return f", such as mean=({index}, 0)"
+    return ""
 
 
 def _is_nameless(returned: Any) -> bool:
@@ -256,7 +282,10 @@ def _gaussian(name: str, given: torch.distributions.Distribution) -> dict[str, T
     while isinstance(base, torch.distributions.Independent):
         base = base.base_dist
     if not isinstance(base, torch.distributions.Normal):
-        raise UsageError(f"{name} returns a {type(base).__name__}; what is explained is the mean of a diagonal Normal")
+        raise UsageError(
+            f"{name} returns a {type(base).__name__}, and what is explained is the mean of a diagonal Normal; "
+            "mean='mean', variance='variance' takes its moments"
+        )
     return {"mean": base.loc, "std": base.scale}
 
 
@@ -277,17 +306,26 @@ def _pick(name: str, returned: Any, key: Key) -> Any:
             at = at[step]
         elif isinstance(at, Mapping) and step in at:
             at = at[step]
-        elif not isinstance(at, Mapping | Tensor) and hasattr(at, step):
+        elif not isinstance(at, Mapping | Tensor) and _has(at, step):
             at = getattr(at, step)
         else:
             raise UsageError(f"{name} returns no '{step}': {_told(at)}")
     return at
 
 
+def _has(thing: Any, name: str) -> bool:
+    try:
+        return hasattr(thing, name)
+    except NotImplementedError:  # as a distribution without a mean says
+        return False
+
+
 def _told(returned: Any) -> str:
     """What was returned, in a few words."""
     if isinstance(returned, Tensor):
         return f"one tensor {tuple(returned.shape)}"
+    if _is_distribution(returned):
+        return f"a distribution {type(returned).__name__}, which has 'mean', 'variance' and 'stddev'"
     if _is_nameless(returned):
         parts = ", ".join(f"{index} is {_short(part)}" for index, part in enumerate(returned[:6]))
         return f"a {type(returned).__name__} of {len(returned)} ({parts})"
