@@ -18,6 +18,7 @@ from vaelens.attention.head import (
     Stage,
     margin,
 )
+from vaelens.attention.layouts import Layouts
 from vaelens.attention.trace import Call, Place, Trace
 
 
@@ -28,13 +29,14 @@ def is_map(tensor: Tensor) -> bool:
 
 def last_feature_map(trace: Trace) -> Place | None:
     """The last feature map of more than one pixel before the mean, walking back from the mean through modules."""
+    layouts = Layouts(trace)
     index = _maker(trace, trace.mean)
     while index is not None:
         place = trace.calls[index].input
-        if is_map(place.tensor):
+        if is_map(place.tensor) and layouts.is_map(place):
             return place
         index = trace.producer(place, index)
-        if index is not None and is_map(trace.calls[index].output.tensor):
+        if index is not None and is_map(trace.calls[index].output.tensor) and layouts.is_map(trace.calls[index].output):
             return trace.calls[index].output
     return None
 
@@ -46,8 +48,6 @@ def find_head(trace: Trace, position: int) -> LinearHead:
         NoClosedForm: the way from the map to the mean is not Flatten, linear, piecewise linear, linear.
     """
     features = trace.calls[position].output
-    if features.tensor.ndim != 4:
-        raise NoClosedForm("its tokens are laid on a grid")
     stages, final, given = _walk(trace, trace.mean, position)
     n, h, w = features.tensor.shape[1:]
     entry = _entry(stages, final, (n, h, w))

@@ -1,0 +1,46 @@
+"""Outputs of four axes that are no feature maps (B, n, h, w).
+
+Transformers with windows (Swin) and ConvNeXt lay their tokens out as (B, h, w, n), and attention is (B, heads, T, T) between T
+tokens. Taken for maps, rows would be channels. What acts on the last axis alone, a linear layer or a layer norm, tells.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from vaelens.attention.trace import Call, Place, Trace
+
+_PASSES = (nn.Softmax, nn.Dropout, nn.Identity)  # what a model gives its attention through
+
+
+class Layouts:
+    """What the tensors of one encoding are, where they have four axes."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._told = [place for call in trace.calls if _on_last_axis(call) for place in (call.input, call.output)]
+        # Others of that shape, such as sums, are likely the same; not where all sides are equal, as a map's would be too.
+        shapes = {tuple(place.tensor.shape[1:]) for place in self._told}
+        self._shapes = {shape for shape in shapes if len({*shape}) > 1}
+        self._counts = {call.output.tensor.shape[1] for call in trace.calls if call.output.tensor.ndim == 3}
+
+    def is_map(self, place: Place) -> bool:
+        """Whether a tensor may be a feature map (B, n, h, w)."""
+        return place.tensor.ndim == 4 and not self.in_rows(place)
+
+    def in_rows(self, place: Place) -> bool:
+        """Whether it is tokens (B, h, w, n), channels last."""
+        if place.tensor.ndim != 4:
+            return False
+        return tuple(place.tensor.shape[1:]) in self._shapes or any(place.holds_same(told) for told in self._told)
+
+    def is_attention(self, call: Call) -> bool:
+        """Whether a call gives attention (B, heads, T, T) between as many tokens as another call gives."""
+        output = call.output.tensor
+        square = output.ndim == 4 and output.shape[2] == output.shape[3]
+        return square and isinstance(call.module, _PASSES) and output.shape[3] in self._counts
+
+
+def _on_last_axis(call: Call) -> bool:
+    module = call.module
+    last = isinstance(module, nn.Linear) or (isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1)
+    return last and call.output.tensor.ndim == 4
