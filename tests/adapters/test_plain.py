@@ -386,6 +386,11 @@ def test_an_encoder_that_takes_more_than_images() -> None:
         LatentAttention(Mistaken().eval())(IMAGES)
     maps = LatentAttention(adapt(model, encode=lambda images: model.encode(images, torch.tensor(2.0))))(IMAGES)
     torch.testing.assert_close(maps.mean, model.posterior(2 * IMAGES)[0])
+    labels = torch.tensor([1.0, 2.0]).view(2, 1, 1, 1)  # of these two images, and not of those on which the way is tried
+    with pytest.raises(
+        UsageError, match=r"the function given as encode does not take images .*that it takes any number of them"
+    ):
+        LatentAttention(adapt(model, encode=lambda images: model.encode(images, labels)))(IMAGES)
 
 
 @pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel, lambda model: torch.compile(nn.DataParallel(model))])
@@ -396,14 +401,16 @@ def test_compiled_and_parallel_models_are_explained_as_they_were_written(wrap: A
     assert attention.layer == "encoder.relu"
 
 
-def test_a_codebook_in_a_model_of_ones_own() -> None:
-    class VectorQuantizer(nn.Module):
-        pass
-
+@pytest.mark.parametrize(
+    "kind", ["VectorQuantizer", "VectorQuantizerEMA", "Quantize", "VQEmbedding", "GumbelQuantize", "ResidualVQ", "FSQ"]
+)
+def test_a_codebook_in_a_model_of_ones_own(kind: str) -> None:
     model = Whole(Encoder(lambda m, v, h: (m, v)))
-    model.codes = VectorQuantizer()
-    with pytest.raises(UsageError, match=r"quantises its latents .'codes', VectorQuantizer."):
+    model.codes = type(kind, (nn.Module,), {})()
+    with pytest.raises(UsageError, match=rf"quantises its latents .'codes', {kind}."):
         adapt(model)
+    model.codes = torch.ao.quantization.FakeQuantize()  # of weights and activations, and no codebook
+    adapt(model).encode(IMAGES)
 
 
 def test_a_model_without_an_encoder_says_where_to_look() -> None:
@@ -411,6 +418,30 @@ def test_a_model_without_an_encoder_says_where_to_look() -> None:
         LatentAttention(nn.Conv2d(1, 1, 3))(IMAGES)
     with pytest.raises(UsageError, match=r"Conv2d returns one tensor \(2, 1, 6, 6\)"):
         LatentAttention(adapt(nn.Conv2d(1, 1, 3)))(IMAGES)
+
+
+def test_a_model_that_encodes_deep_within_says_where() -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.nets = nn.ModuleDict({"vae": Whole(Encoder(lambda m, v, h: (m, v)))})
+
+    model = Outer().eval()
+    with pytest.raises(UsageError, match=r"Outer has no encode, no encoder and no forward.*encode='nets.vae.encoder'\)$"):
+        adapt(model)
+    assert adapt(model, encode="nets.vae.encoder").encode(IMAGES)[0].shape == (2, D)
+    with pytest.raises(UsageError, match=r"say what encodes: adapt\(model, encode=... \(a function of the images\)\)"):
+        adapt(nn.ModuleDict({"conv": nn.Conv2d(1, 1, 1)}))
+
+
+def test_layers_without_weights_yet_draw_them_and_no_sample() -> None:
+    encoder = Encoder(lambda m, v, h: (m, v - 9))
+    encoder.fc_mu = nn.LazyLinear(D)
+    vae = adapt(encoder.eval())
+    vae.encode(IMAGES)
+    encoder.form = lambda m, v, h: (torch.randn_like(m), v - 9)
+    with pytest.raises(UsageError, match="draws random numbers"):
+        vae.encode(IMAGES)
 
 
 def test_modes_devices_and_weights_are_the_models_own() -> None:

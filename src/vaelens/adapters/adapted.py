@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from vaelens.adapters.entrance import Entrance, takes_one
 from vaelens.adapters.inputs import Inputs
@@ -54,7 +55,7 @@ class AdaptedVAE(nn.Module):
                 raise
             raise UsageError(
                 f"{self._entrance.name} takes more than images ({error}); give adapt a function of the images: "
-                "adapt(model, encode=lambda images: model.encode(images, ...))"
+                "adapt(model, encode=lambda images: model.encode(images, ...)), of any number of them"
             ) from error
         after = None if before is None else self._random_state(images)
         drew = None if before is None or after is None else not torch.equal(before, after)
@@ -64,6 +65,8 @@ class AdaptedVAE(nn.Module):
     def _random_state(self, images: Tensor) -> Tensor | None:
         """That of the generator on the images' device; None where it tells nothing: dropout draws in training, too."""
         if self._reading.settled or torch.compiler.is_compiling() or any(_trains(module) for module in self.modules()):
+            return None
+        if any(is_lazy(parameter) for parameter in self.parameters()):  # which is drawn by the first call
             return None
         return torch.cuda.get_rng_state(images.device) if images.is_cuda else torch.get_rng_state()
 

@@ -41,6 +41,12 @@ class Layouts:
 
 
 def _on_last_axis(call: Call) -> bool:
-    module = call.module
-    last = isinstance(module, nn.Linear) or (isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1)
-    return last and call.output.tensor.ndim == 4
+    module, shape = call.module, call.output.tensor.shape
+    if len(shape) != 4:
+        return False
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        norm = nn.LayerNorm if isinstance(module, nn.LayerNorm) else nn.RMSNorm
+        # One derived from it may norm the channels of a map, as torchvision's LayerNorm2d does.
+        own = type(module).forward is not norm.forward and shape[1] == module.normalized_shape[0]
+        return len(module.normalized_shape) == 1 and not own
+    return isinstance(module, nn.Linear)

@@ -11,7 +11,7 @@ from vaelens.attention.head import LINEAR, LinearHead, NoClosedForm
 from vaelens.attention.layouts import Layouts
 from vaelens.attention.search import find_head, is_map, last_feature_map
 from vaelens.attention.tokens import Grid
-from vaelens.attention.trace import Call, Place, Trace, encoder_of, takes_hooks, trace
+from vaelens.attention.trace import Place, Trace, encoder_of, takes_hooks, trace
 from vaelens.attention.untouched import uncompiled
 from vaelens.errors import UsageError, unknown
 
@@ -141,6 +141,10 @@ def _find(
         layer = getattr(model, "explained_layer", None)  # as an adapter says where the last one would tell nothing
     if layer is None:
         found = _default(seen, shapes) if grid is None else _last_tokens(seen, layouts, shapes)
+        if found is None and grid is not None:
+            raise UsageError(
+                f"no layer of {encoder_of(model)} fills a grid of {grid.height} x {grid.width}; {_tokens(seen, layouts)}"
+            )
         if found is None:
             named = f"name the layer, one of: {', '.join(layers)}" if layers else _no_maps(model, seen)
             raise UsageError(f"found no feature map of more than one pixel in {encoder_of(model)}; {named}")
@@ -183,6 +187,15 @@ def _no_maps(model: nn.Module, seen: Trace) -> str:
     if any(call.output.tensor.ndim == 3 for call in seen.calls):
         return "some give tokens (B, T, n): say how they lie, grid=(height, width)"
     return "no module gives one of (B, n, h, w): linear layers alone keep no places, so there is nothing to map"
+
+
+def _tokens(seen: Trace, layouts: Layouts) -> str:
+    """Which grids there would be."""
+    counts = {str(call.output.tensor.shape[1]) for call in seen.calls if call.output.tensor.ndim == 3}
+    rows = {f"{h} x {w}" for h, w, _ in (c.output.tensor.shape[1:] for c in seen.calls if layouts.in_rows(c.output))}
+    found = [f"rows of tokens {', '.join(sorted(rows))}"] if rows else []
+    found += [f"tokens (B, T, n) with T {', '.join(sorted(counts))}"] if counts else []
+    return f"there are {' and '.join(found)}" if found else "it has no tokens: leave out the grid"
 
 
 def _last_tokens(seen: Trace, layouts: Layouts, shapes: dict[int, tuple[int, int, int]]) -> int | None:

@@ -70,7 +70,7 @@ def _not_taken(model: nn.Module, images: Tensor, error: Exception) -> UsageError
     weights = [p for p in model.parameters() if p.is_floating_point()]
     types, devices = {p.dtype for p in weights}, {p.device for p in weights}
     why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-    mend = "check their channels and size"
+    mend = "check their channels and size, and that it takes any number of them"
     if len(devices) == 1 and images.device not in devices:
         mend = f"they are on {images.device} and the model is on {(where := devices.pop())}: images.to('{where}')"
     elif len(types) == 1 and images.dtype not in types:
@@ -186,8 +186,8 @@ class Trace:
         return None
 
 
-def trace(model: nn.Module, images: Tensor) -> Trace:
-    """Encode `images` (B, C, H, W) once in eval mode without gradients and record every call."""
+def trace(model: nn.Module, images: Tensor, grad: bool = False) -> Trace:
+    """Encode `images` (B, C, H, W) once in eval mode and record every call; without gradients, or in one graph."""
     seen = _Recorder({module: name for name, module in model.named_modules()})
     handles: list[RemovableHandle] = []
     # Version counters do not exist in inference mode, and hooks see module calls alone: `encode` itself is a plain method.
@@ -197,8 +197,10 @@ def trace(model: nn.Module, images: Tensor) -> Trace:
             if takes_hooks(module):
                 handles.append(module.register_forward_pre_hook(own_thread(seen.enter)))
                 handles.append(module.register_forward_hook(own_thread(seen.leave)))
-        with eval_mode(model), undone(model, images.device), torch.inference_mode(False), torch.no_grad():
+        with eval_mode(model), undone(model, images.device), torch.inference_mode(False), torch.set_grad_enabled(grad):
             images = images.detach().clone()
+            if grad:
+                images = images.requires_grad_().clone()  # some write into their input, which a leaf does not allow
             with calls_of_functions(seen):
                 mean, logvar = posterior(model, images)
     finally:
