@@ -34,10 +34,12 @@ class Layouts:
         return tuple(place.tensor.shape[1:]) in self._shapes or any(place.holds_same(told) for told in self._told)
 
     def is_attention(self, call: Call) -> bool:
-        """Whether a call gives attention (B, heads, T, T) between as many tokens as another call gives."""
+        """Whether a call gives attention (B, heads, T, T) between the T tokens that another has, or (B, heads, T, n)."""
         output = call.output.tensor
-        square = output.ndim == 4 and output.shape[2] == output.shape[3]
-        return square and isinstance(call.module, _PASSES) and output.shape[3] in self._counts
+        if output.ndim != 4 or output.shape[2] not in self._counts:
+            return False
+        passes = isinstance(call.module, _PASSES) and output.shape[2] == output.shape[3]
+        return passes or type(call.module).__name__ == "Rearrange"  # of einops, in MONAI's attention
 
 
 def _on_last_axis(call: Call) -> bool:
