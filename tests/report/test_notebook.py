@@ -103,6 +103,8 @@ def test_html_holds_its_picture(kind: str, run: Run, images: Tensor) -> None:
     assert np.asarray(picture.convert("L")).std() > 10  # something is drawn
     if kind != "traversal":
         assert re.search(r"first( \d+)? of 20 images", words)  # what is left out is said
+    if kind in ("maps", "explanation"):  # and a call that draws it: an explanation knows its images
+        assert ("images; maps.plot(images, most=...)" if kind == "maps" else "images; .plot(most=...)") in words
 
 
 def test_html_of_a_run(run: Run) -> None:

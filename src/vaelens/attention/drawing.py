@@ -152,11 +152,12 @@ def html_of_maps(maps: Maps, images: Tensor | None = None, title: str = "LatentM
         most = most_images(rows)
         lines = [_told(maps)]
         few = maps
+        drawn = "maps.plot(images, " if images is None else ".plot("  # of what knows its images
         if rows < explained:
             few = maps.first(rows)
-            lines.append(f"The first {rows} of {explained} latents; maps.plot(latents=[...]) draws others.")
+            lines.append(f"The first {rows} of {explained} latents; {drawn}latents=[...]) draws others.")
         if most < count:
-            lines.append(f"The first {most} of {count} images; maps.plot(images, most=...) draws more.")
+            lines.append(f"The first {most} of {count} images; {drawn}most=...) draws more.")
         z_scores = options.get("z_scores")
         given = {**options, "z_scores": None if z_scores is None else z_scores[:, :rows]}
         return fragment(title, lines, plot_maps(few, images, most=most, **given))

@@ -74,7 +74,7 @@ class Traversal:
             flat = iter(as_axes(axes, len(rows) * (len(self.values) + 1), "value of a latent and its map"))
             for k, name in enumerate(names):
                 for at, value in enumerate(self.values):
-                    draw_image(next(flat), fine(frames[k, at]), image.shape, f"{name} = {value:+g}")
+                    draw_image(next(flat), fine(frames[k, at]), image.shape, f"{name} = {value:+.3g}")
                 draw_map(next(flat), image, maps[k], upper, name)
             return axes
         means = [float(self.maps.mean[0, latent]) for latent in self.latents]
@@ -101,7 +101,7 @@ class Traversal:
     def in_words(self) -> str:
         """Which latents move from where to where."""
         named = ", ".join(f"z{latent}" for latent in self.latents)
-        return f"{named} at {len(self.values)} values from {self.values[0]:g} to {self.values[-1]:g}"
+        return f"{named} at {len(self.values)} values from {self.values[0]:.3g} to {self.values[-1]:.3g}"
 
     def _repr_html_(self) -> str:
         from vaelens.report.notebook import fragment, never_raising
