@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vaelens.attention.latent_attention import LatentAttention
 from vaelens.attention.maps import LatentMaps
-from vaelens.errors import UsageError, brief, whole
+from vaelens.errors import UsageError, VaelensError, brief, whole
 
 TITLE = "What each latent does, and where it looks"
 MOST = 8  # latents where none are named
@@ -165,6 +165,7 @@ def traverse(
         raise UsageError("the image is to be in [0, 1]; where the model takes others, adapt(model, input_range=...) turns it")
     with torch.no_grad():
         encoding = attention.encode(batch)  # which finds the layer, too, where no image was explained yet
+    decode = _of_images(attention.model, decode)
     if latents is None:
         latents = most_telling(encoding.mean.detach(), encoding.logvar.detach())
     method = "vjp" if attention.method == "vjp" else "auto"
@@ -184,6 +185,28 @@ def traverse(
         decoded=decoded,
         active=torch.ones(len(which), dtype=torch.bool),
     )
+
+
+def _of_images(model: nn.Module, decode: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
+    """The model's `decode`, with one line for what it does not take, or gives that is no image."""
+    name = f"{type(getattr(model, 'model', model)).__name__}.decode"
+
+    def images(codes: Tensor) -> Tensor:
+        try:
+            given = decode(codes)
+        except torch.OutOfMemoryError:
+            raise
+        except (TypeError, RuntimeError, ValueError, IndexError, AssertionError) as error:
+            if isinstance(error, VaelensError):
+                raise
+            why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise UsageError(f"{name} does not take latents {tuple(codes.shape)} and nothing else ({why})") from error
+        if not isinstance(given, Tensor) or given.ndim != 4 or len(given) != len(codes):
+            got = tuple(given.shape) if isinstance(given, Tensor) else f"a {type(given).__name__}"
+            raise UsageError(f"{name} must return images (B, C, H, W) of latents {tuple(codes.shape)}, got {got}")
+        return given
+
+    return images
 
 
 def frames_of(
