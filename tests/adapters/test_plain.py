@@ -196,6 +196,45 @@ def test_heads_behind_an_encoder_of_features(agrees: Any) -> None:
         adapt(model, heads=("fc_mu", "fc_sigma"))
 
 
+class Diagonal:
+    """The posterior of latent diffusion's autoencoders: an object, with places, of one convolution's output."""
+
+    def __init__(self, parameters: Tensor) -> None:
+        self.parameters = parameters
+        self.mean, logvar = parameters.chunk(2, 1)
+        self.logvar = logvar.clamp(-30.0, 20.0)
+        self.std, self.var = (self.logvar / 2).exp(), self.logvar.exp()
+
+
+class Latent(nn.Module):
+    def __init__(self, own: bool) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.SiLU(), nn.Conv2d(4, 4, 3, 1, 1), nn.SiLU())
+        self.quant_conv = nn.Conv2d(4, 2 * D, 1)
+        self.own = own
+
+    def encode(self, images: Tensor) -> Any:
+        parameters = self.quant_conv(self.encoder(images))
+        return Diagonal(parameters) if self.own else parameters.split(D, 1)
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("choice", [{"pooled": True}, {"channel": 1}, {"channel": 1, "pooled": True}, {"flatten": True}])
+def test_a_posterior_with_places_is_explained_before_its_own_convolution(
+    own: bool, choice: dict[str, Any], agrees: Any
+) -> None:
+    """A pooled channel's map at the channel itself would be that channel."""
+    model = Latent(own).eval()
+    nn.init.constant_(model.quant_conv.bias[D:].detach(), -3.0)
+    with pytest.raises(UsageError, match=r"posterior with places, \(B, 3, 4, 4\); say what a latent is"):
+        adapt(model).encode(IMAGES)
+    vae = adapt(model, **choice)
+    agrees(vae, vae.encode, IMAGES, layer=None)
+    attention = LatentAttention(vae)
+    attention(IMAGES)
+    assert attention.layer == "encoder"
+
+
 def test_a_lightning_module_whose_part_encodes(agrees: Any) -> None:
     class Lit(lightning.LightningModule):
         def __init__(self) -> None:
