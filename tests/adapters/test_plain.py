@@ -111,6 +111,11 @@ FORMS: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "ladder": (lambda m, v, h: [(h, h), (m, v)], {"mean": (1, 0), "logvar": (1, 1)}),
     "sample, mean and log variance": (lambda m, v, h: (m + torch.randn_like(m), m, v), {"mean": 1, "logvar": 2}),
+    "capitals within": (lambda m, v, h: {"zMean": m, "zLogVar": v}, {}),
+    "named among distributions": (
+        lambda m, v, h: {"posterior": Normal(m, (v / 2).exp()), "prior": Normal(0 * m, 1.0)},
+        {"mean": "posterior.mean", "std": "posterior.stddev"},
+    ),
     "tuple with more in it": (lambda m, v, h: (h, m, v), {"mean": 1, "logvar": 2}),
     "nested": (lambda m, v, h: (h, {"a": (m, v)}), {"mean": (1, "a", 0), "logvar": (1, "a", 1)}),
     "by path": (lambda m, v, h: Bag(q=Bag(one=m, two=v.exp())), {"mean": "q.one", "variance": "q.two"}),
@@ -174,6 +179,21 @@ def test_a_pair_keeps_the_closed_form() -> None:
     for form in ("pair", "dict", "dataclass", "nested", "a place of one pixel"):
         returned, said = FORMS[form]
         assert LatentAttention(adapt(Encoder(returned).eval(), **said))(IMAGES).method == "closed_form"
+
+
+@pytest.mark.parametrize("shape", [(), (1, D), (2, 1), (1, 1)])
+def test_one_spread_for_all_images_or_latents(shape: tuple[int, ...]) -> None:
+    """As of a model whose spread is a parameter of its own."""
+    spread = torch.full(shape, 0.5)
+    for said in ({"mean": "mu", "std": "noise"}, {"mean": 0, "std": 1}):
+        named = "mu" in said.values()
+        encoder = returns(lambda m, v, h, named=named: {"mu": m, "noise": spread} if named else (m, spread))
+        vae = adapt(encoder, **said)
+        torch.testing.assert_close(vae.encode(IMAGES)[1], torch.full((2, D), 0.25).log())
+        posterior = LatentAttention(vae).posterior(IMAGES) if shape != (2, 1) else None
+        assert posterior is None or not posterior.slope.any()  # which does not depend on the image
+    with pytest.raises(UsageError, match=r"tuple of 2.*say which is what"):  # and is asked for where it has no name
+        adapt(returns(lambda m, v, h: (m, v[:1]))).encode(IMAGES)
 
 
 def test_heads_behind_an_encoder_of_features(agrees: Any) -> None:
@@ -332,6 +352,18 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "a sample and a mean": (
         lambda: LatentAttention(adapt(returns(lambda m, v, h: (m + torch.randn_like(m) * (v / 2).exp(), m))))(IMAGES),
         "draws random numbers and returns two tensors, of which one may be a sample; say which is what: mean=0, logvar=1",
+    ),
+    "named distributions": (
+        lambda: adapt(returns(lambda m, v, h: {"p": Normal(m, 1.0), "q": Normal(m, 1.0)})).encode(IMAGES),
+        r"'p' is a Normal.*such as mean='p.mean', std='p.stddev'",
+    ),
+    "a distribution for a mean": (
+        lambda: adapt(returns(lambda m, v, h: {"p": Normal(m, 1.0), "q": Normal(m, 1.0)}), mean="p").encode(IMAGES),
+        "the mean that Encoder returns is a distribution Normal, which has 'mean', 'variance' and 'stddev', and no tensor",
+    ),
+    "a spread of one axis": (
+        lambda: adapt(returns(lambda m, v, h: {"mu": m, "logvar": v[0]})).encode(IMAGES),
+        r"a mean \(2, 3\) and a logvar \(3,\)",
     ),
     "a ladder": (lambda: adapt(returns(lambda m, v, h: [(m, v), (m, v)])).encode(IMAGES), r"list of 2.*such as mean=\(0, 0\)"),
     "two distributions": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeAlias
@@ -102,12 +103,13 @@ class Reading:
         else:
             source = returned if self.mean is not None and not _is_name(self.mean) else self._named(returned)
             mean = self._mean(source)
+            self._check_numbers("mean", mean)
             if self.deterministic:
                 return mean, torch.full_like(mean, -torch.inf)
             kind, spread = self._spread(source, drew)
-        for what, tensor in (("mean", mean), (kind, spread)):
-            if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-                raise UsageError(f"the {what} that {self.name} returns is {_told(tensor)}, and no tensor of numbers")
+        self._check_numbers(kind, spread)
+        if _spreads_over(spread, mean):
+            spread = spread.expand_as(mean)
         if mean.ndim < 2 or mean.shape != spread.shape:
             raise UsageError(
                 f"{self.name} returns a mean {tuple(mean.shape)} and a {kind} {tuple(spread.shape)}; "
@@ -116,6 +118,10 @@ class Reading:
         if kind in ("std", "variance") and not torch.compiler.is_compiling() and bool((spread < 0).any()):
             raise UsageError(f"the {kind} that {self.name} returns has numbers below 0; is it a log variance (logvar=)?")
         return mean, SPREADS[kind](spread)
+
+    def _check_numbers(self, what: str, tensor: Any) -> None:
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            raise UsageError(f"the {what} that {self.name} returns is {_told(tensor)}, and no tensor of numbers")
 
     def _by_head(self, head: nn.Module, returned: Any) -> Tensor:
         if not isinstance(returned, Tensor):
@@ -205,12 +211,22 @@ class Reading:
 
 def _example(returned: Any) -> str:
     """How to name what lies one in the other, where it does."""
+    for name, part in ({} if _is_nameless(returned) else _names_of(returned)).items():
+        if _is_distribution(part):
+            return f", such as mean='{name}.mean', std='{name}.stddev'"
     for index, part in enumerate(returned if _is_nameless(returned) else ()):
         if _is_distribution(part):
             return f", such as mean=({index}, 'mean'), std=({index}, 'stddev')"
         if _is_nameless(part):
             return f", such as mean=({index}, 0)"
     return ""
+
+
+def _spreads_over(spread: Tensor, mean: Tensor) -> bool:
+    """Whether a spread is one for all images or all latents of a mean (B, D, ...); of one axis it might be either."""
+    if spread.ndim == 0:
+        return True
+    return spread.ndim == mean.ndim and all(one in (1, all_) for one, all_ in zip(spread.shape, mean.shape, strict=True))
 
 
 def _is_nameless(returned: Any) -> bool:
@@ -240,8 +256,8 @@ def _heads(owner: nn.Module, heads: Any) -> tuple[nn.Module, nn.Module]:
 
 
 def _plain(name: str) -> str:
-    """A name as it is looked up: z_mean, mu_z and latent_mu are mean and mu."""
-    parts = [part for part in name.lower().split("_") if part]
+    """A name as it is looked up: z_mean, zMean, mu_z and latent_mu are mean and mu."""
+    parts = [part for part in re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split("_") if part]
     while len(parts) > 1 and parts[0] in _AROUND:
         parts = parts[1:]
     while len(parts) > 1 and parts[-1] in _AROUND:
