@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vaelens.adapters.contents import Key, example, gaussian, is_distribution, is_nameless, known, names_of, pick, told
 from vaelens.adapters.entrance import Entrance
 from vaelens.errors import UsageError
-
-Key: TypeAlias = "int | str | slice | tuple[int | str | slice, ...]"
 
 # From what is given to the log variance.
 SPREADS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -30,7 +28,6 @@ _NAMES = {
     "variance": {"variance", "var", "sigma2", "covariance", "sigmasq"},
     "std": {"std", "scale", "sigma", "stddev", "stdev"},
 }
-_AROUND = ("latent", "posterior", "z", "q")
 
 
 @dataclass
@@ -121,64 +118,64 @@ class Reading:
 
     def _check_numbers(self, what: str, tensor: Any) -> None:
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            raise UsageError(f"the {what} that {self.name} returns is {_told(tensor)}, and no tensor of numbers")
+            raise UsageError(f"the {what} that {self.name} returns is {told(tensor)}, and no tensor of numbers")
 
     def _by_head(self, head: nn.Module, returned: Any) -> Tensor:
         if not isinstance(returned, Tensor):
-            raise UsageError(f"heads take the one tensor that an encoder returns; {self.name} returns {_told(returned)}")
+            raise UsageError(f"heads take the one tensor that an encoder returns; {self.name} returns {told(returned)}")
         flat = isinstance(head, nn.Linear) and returned.ndim > 2 and returned[0].numel() == head.in_features
         result: Tensor = head(returned.flatten(1) if flat else returned)
         return result
 
     def _named(self, returned: Any) -> Any:
         """The part of what was returned that has names to go by, or the pair of mean and log variance itself."""
-        if _is_nameless(returned):
+        if is_nameless(returned):
             if len(returned) == 1:
                 return self._named(returned[0])
             tensors = [isinstance(part, Tensor) for part in returned]
             if len(returned) == 2 and all(tensors) and returned[0].shape == returned[1].shape:
                 return returned
-            speaking = [part for part in returned if _names_of(part)]
+            speaking = [part for part in returned if names_of(part)]
             if len(speaking) == 1 and not isinstance(speaking[0], Tensor):
                 return self._named(speaking[0])
             raise self._ask(returned)
         if isinstance(returned, Tensor):
             raise self._ask(returned)
-        if _is_distribution(returned):
-            return _gaussian(self.name, returned) if self.mean is None else returned
-        if self.mean is not None or _known(returned, _MEANS):
+        if is_distribution(returned):
+            return gaussian(self.name, returned) if self.mean is None else returned
+        if self.mean is not None or known(returned, _MEANS):
             return returned
-        inner = [part for part in _names_of(returned).values() if _known(part, _MEANS) or _is_distribution(part)]
+        inner = [part for part in names_of(returned).values() if known(part, _MEANS) or is_distribution(part)]
         if len(inner) == 1:
             return self._named(inner[0])
         raise self._ask(returned)
 
     def _mean(self, source: Any) -> Any:
         if self.mean is not None:
-            return _pick(self.name, source, self.mean)
-        if _is_nameless(source):
+            return pick(self.name, source, self.mean)
+        if is_nameless(source):
             return source[0]
-        found = _known(source, _MEANS)
+        found = known(source, _MEANS)
         if len(found) != 1:
             raise UsageError(f"{self.name} returns several means: {', '.join(found)}; say which: mean='{next(iter(found))}'")
         return next(iter(found.values()))
 
     def _spread(self, source: Any, drew: bool | None) -> tuple[str, Any]:
         if self.spread is not None:
-            return self.spread[0], _pick(self.name, source, self.spread[1])
-        if _is_nameless(source):
+            return self.spread[0], pick(self.name, source, self.spread[1])
+        if is_nameless(source):
             self._check_pair(source[1], drew)
             return "logvar", source[1]
-        if _is_distribution(source):  # whose mean was asked for by name
-            return "std", _gaussian(self.name, source)["std"]
+        if is_distribution(source):  # whose mean was asked for by name
+            return "std", gaussian(self.name, source)["std"]
         for kind, names in _NAMES.items():
-            found = _known(source, names)
+            found = known(source, names)
             if len(found) > 1:
                 raise UsageError(f"{self.name} returns several of {kind}: {', '.join(found)}; say which: {kind}='...'")
             if found:
                 return kind, next(iter(found.values()))
         raise UsageError(
-            f"{self.name} returns a mean and no log variance: {_told(source)}; say where it is (logvar=, std=, variance= or "
+            f"{self.name} returns a mean and no log variance: {told(source)}; say where it is (logvar=, std=, variance= or "
             "log_std=), or deterministic=True where the model has none"
         )
 
@@ -205,21 +202,8 @@ class Reading:
                 "heads=('...', '...'); or deterministic=True, mean=slice(None) where it is the code"
             )
         else:
-            ways = "say which is what: mean=..., and logvar=..., std=..., variance=... or log_std=..." + _example(returned)
-        return UsageError(f"{self.name} returns {_told(returned)}; {ways}")
-
-
-def _example(returned: Any) -> str:
-    """How to name what lies one in the other, where it does."""
-    for name, part in ({} if _is_nameless(returned) else _names_of(returned)).items():
-        if _is_distribution(part):
-            return f", such as mean='{name}.mean', std='{name}.stddev'"
-    for index, part in enumerate(returned if _is_nameless(returned) else ()):
-        if _is_distribution(part):
-            return f", such as mean=({index}, 'mean'), std=({index}, 'stddev')"
-        if _is_nameless(part):
-            return f", such as mean=({index}, 0)"
-    return ""
+            ways = "say which is what: mean=..., and logvar=..., std=..., variance=... or log_std=..." + example(returned)
+        return UsageError(f"{self.name} returns {told(returned)}; {ways}")
 
 
 def _spreads_over(spread: Tensor, mean: Tensor) -> bool:
@@ -227,11 +211,6 @@ def _spreads_over(spread: Tensor, mean: Tensor) -> bool:
     if spread.ndim == 0:
         return True
     return spread.ndim == mean.ndim and all(one in (1, all_) for one, all_ in zip(spread.shape, mean.shape, strict=True))
-
-
-def _is_nameless(returned: Any) -> bool:
-    """Whether it is a tuple or list whose parts have no names."""
-    return isinstance(returned, tuple | list) and not hasattr(returned, "_fields")
 
 
 def _is_name(key: Any) -> bool:
@@ -253,104 +232,3 @@ def _heads(owner: nn.Module, heads: Any) -> tuple[nn.Module, nn.Module]:
             there = ", ".join(name for name, _ in owner.named_children())
             raise UsageError(f"{type(owner).__name__} has no module '{name}'; there are: {there}")
     return modules[heads[0]], modules[heads[1]]
-
-
-def _plain(name: str) -> str:
-    """A name as it is looked up: z_mean, zMean, mu_z and latent_mu are mean and mu."""
-    parts = [part for part in re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split("_") if part]
-    while len(parts) > 1 and parts[0] in _AROUND:
-        parts = parts[1:]
-    while len(parts) > 1 and parts[-1] in _AROUND:
-        parts = parts[:-1]
-    return "".join(parts)
-
-
-def _names_of(returned: Any) -> dict[str, Any]:
-    """What is in a dict, dataclass, named tuple or object of another kind, by name; nothing of a tensor or a plain tuple."""
-    if isinstance(returned, Mapping):
-        return {str(key): value for key, value in returned.items()}
-    if is_dataclass(returned) and not isinstance(returned, type):
-        return {field.name: getattr(returned, field.name, None) for field in fields(returned)}
-    if isinstance(returned, tuple) and hasattr(returned, "_asdict"):
-        return dict(returned._asdict())
-    if isinstance(returned, Tensor | tuple | list | str | int | float | type(None)):
-        return {}
-    if isinstance(returned, torch.distributions.Distribution):
-        return {"distribution": returned}
-    return (
-        {key: value for key, value in vars(returned).items() if not key.startswith("_")}
-        if hasattr(returned, "__dict__")
-        else {}
-    )
-
-
-def _known(returned: Any, names: set[str]) -> dict[str, Any]:
-    """Those entries that are tensors under one of the names."""
-    return {key: value for key, value in _names_of(returned).items() if _plain(key) in names and isinstance(value, Tensor)}
-
-
-def _is_distribution(part: Any) -> bool:
-    return isinstance(part, torch.distributions.Distribution)
-
-
-def _gaussian(name: str, given: torch.distributions.Distribution) -> dict[str, Tensor]:
-    base = given
-    while isinstance(base, torch.distributions.Independent):
-        base = base.base_dist
-    if not isinstance(base, torch.distributions.Normal):
-        raise UsageError(
-            f"{name} returns a {type(base).__name__}, and what is explained is the mean of a diagonal Normal; "
-            "mean='mean', variance='variance' takes its moments"
-        )
-    return {"mean": base.loc, "std": base.scale}
-
-
-def _pick(name: str, returned: Any, key: Key) -> Any:
-    """What is under a key."""
-    steps: list[Any] = []
-    for part in key if isinstance(key, tuple) else (key,):
-        steps += part.split(".") if isinstance(part, str) else [part]
-    at = returned
-    for step in steps:
-        if isinstance(step, slice):
-            if not isinstance(at, Tensor) or at.ndim < 2:
-                raise UsageError(f"columns {step.start}:{step.stop} are of a tensor (B, D); {name} returns {_told(at)}")
-            at = at[:, step]
-        elif isinstance(step, int):
-            if not isinstance(at, tuple | list) or not -len(at) <= step < len(at):
-                raise UsageError(f"{name} returns nothing at index {step}: {_told(at)}")
-            at = at[step]
-        elif isinstance(at, Mapping) and step in at:
-            at = at[step]
-        elif not isinstance(at, Mapping | Tensor) and _has(at, step):
-            at = getattr(at, step)
-        else:
-            raise UsageError(f"{name} returns no '{step}': {_told(at)}")
-    return at
-
-
-def _has(thing: Any, name: str) -> bool:
-    try:
-        return hasattr(thing, name)
-    except NotImplementedError:  # as a distribution without a mean says
-        return False
-
-
-def _told(returned: Any) -> str:
-    """What was returned, in a few words."""
-    if isinstance(returned, Tensor):
-        return f"one tensor {tuple(returned.shape)}"
-    if _is_distribution(returned):
-        return f"a distribution {type(returned).__name__}, which has 'mean', 'variance' and 'stddev'"
-    if _is_nameless(returned):
-        parts = ", ".join(f"{index} is {_short(part)}" for index, part in enumerate(returned[:6]))
-        return f"a {type(returned).__name__} of {len(returned)} ({parts})"
-    names = _names_of(returned)
-    if names:
-        parts = ", ".join(f"'{key}' is {_short(part)}" for key, part in list(names.items())[:6])
-        return f"a {type(returned).__name__} ({parts})"
-    return f"a {type(returned).__name__}"
-
-
-def _short(part: Any) -> str:
-    return str(tuple(part.shape)) if isinstance(part, Tensor) else f"a {type(part).__name__}"
