@@ -245,6 +245,52 @@ def test_a_module_whose_last_call_gives_vectors(images: Tensor) -> None:
         close(maps.signed, expected.detach())
 
 
+class TokensFirst(nn.Module):
+    """(T, B, n), as torch's transformers have them unless they are told otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.head = nn.Conv2d(1, 8, 4, 4), nn.Linear(8, 2 * D)
+        self.blocks = nn.TransformerEncoderLayer(8, 2, 16)
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        mean, logvar = self.head(self.blocks(self.patches(images).flatten(2).permute(2, 0, 1)).mean(0)).chunk(2, 1)
+        return mean, logvar
+
+
+def test_tokens_that_do_not_lie_image_by_image(images: Tensor) -> None:
+    """Two images are not two tokens of each of twelve."""
+    model = TokensFirst().eval()
+    for grid in ((1, 2), (4, 3)):
+        with pytest.raises(UsageError, match=r"its tokens \(12, 2, 8\) do not lie image by image, .*batch_first=True"):
+            LatentAttention(model, grid=grid)(images)
+        with pytest.raises(
+            UsageError, match=r"'blocks' gives \(12, 2, 8\) for 2 images, and not .* of each; there are: patches"
+        ):
+            LatentAttention(model, "blocks", grid=grid)(images)
+    close(LatentAttention(model)(images).signed, textbook(model, "patches", images, lambda x: x))
+
+
+def test_maps_of_windows_are_no_maps_of_images(images: Tensor) -> None:
+    class Windows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.inner = nn.Conv2d(1, 4, 3, 1, 1), nn.Conv2d(4, 4, 3, 1, 1)
+            self.head = nn.Linear(4 * 16 * 12, 2 * D)
+
+        def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            x = self.conv(images).view(-1, 4, 4, 4, 3, 4).permute(0, 2, 4, 1, 3, 5).reshape(-1, 4, 4, 4)
+            mean, logvar = self.head(self.inner(x).view(len(images), -1)).chunk(2, 1)
+            return mean, logvar
+
+    model = Windows().eval()
+    attention = LatentAttention(model)
+    close(attention(images).signed, textbook(model, "conv", images, lambda x: x))
+    assert "inner" not in attention.layers
+    with pytest.raises(UsageError, match=r"layer 'inner' gives \(24, 4, 4, 4\) for 2 images"):
+        LatentAttention(model, "inner")(images)
+
+
 def test_a_grid_without_tokens(images: Tensor, Toy: Any) -> None:
     model = Toy([nn.Conv2d(1, 2, 4, 4), nn.ReLU(), nn.Flatten()], nn.Linear(24, D), nn.Linear(24, D)).eval()
     with pytest.raises(UsageError, match="fills a grid of 4 x 3; it has no tokens: leave out the grid"):

@@ -118,13 +118,18 @@ def _shapes(seen: Trace, layouts: Layouts, grid: Grid | None) -> dict[int, tuple
     shapes = {}
     for at, call in enumerate(seen.calls):
         output = call.output.tensor
-        if layouts.is_attention(call):
+        if layouts.is_attention(call) or not _one_each(seen, output):
             continue
         if layouts.is_map(call.output):
             shapes[at] = (output.shape[1], output.shape[2], output.shape[3])
         elif grid is not None and grid.fits(output):
             shapes[at] = (output.shape[-1], grid.height, grid.width)
     return shapes
+
+
+def _one_each(seen: Trace, output: Tensor) -> bool:
+    """Whether an output has one entry for each image, and not for each window, or for each token, (T, B, n)."""
+    return output.shape[:1] == seen.mean.tensor.shape[:1]
 
 
 def _find(
@@ -158,13 +163,19 @@ def _find(
     if module is not None and any(seen.calls[at].module is module for at in shapes):
         return max(at for at in shapes if seen.calls[at].module is module)
     if index is not None:
-        shape = tuple(seen.calls[index].output.tensor.shape[1:])
+        given = seen.calls[index].output.tensor
+        there = f"there are: {', '.join(layers)}" if layers else _no_maps(model, seen)
+        if not _one_each(seen, given):
+            raise UsageError(
+                f"layer '{layer}' gives {tuple(given.shape)} for {len(seen.mean.tensor)} images, and not a map or tokens of "
+                f"each; {there}"
+            )
+        shape = tuple(given.shape[1:])
         tokens = (
             f"; if these are tokens, say how they lie: grid=(height, width) of {shape[0]} at most" if len(shape) == 2 else ""
         )
         if layouts.in_rows(seen.calls[index].output):
             tokens = f", as its channels come last; say so: grid=({shape[0]}, {shape[1]})"
-        there = f"there are: {', '.join(layers)}" if layers else _no_maps(model, seen)
         raise UsageError(f"layer '{layer}' gives {shape} per image, no feature map (n, h, w){tokens}; {there}")
     if module is not None:
         if layers:
@@ -191,10 +202,13 @@ def _no_maps(model: nn.Module, seen: Trace) -> str:
 
 def _tokens(seen: Trace, layouts: Layouts) -> str:
     """Which grids there would be."""
-    counts = {str(call.output.tensor.shape[1]) for call in seen.calls if call.output.tensor.ndim == 3}
+    tokens = [call.output.tensor for call in seen.calls if call.output.tensor.ndim == 3]
+    counts = {str(output.shape[1]) for output in tokens if _one_each(seen, output)}
     rows = {f"{h} x {w}" for h, w, _ in (c.output.tensor.shape[1:] for c in seen.calls if layouts.in_rows(c.output))}
     found = [f"rows of tokens {', '.join(sorted(rows))}"] if rows else []
     found += [f"tokens (B, T, n) with T {', '.join(sorted(counts))}"] if counts else []
+    if tokens and not found:
+        return f"its tokens {tuple(tokens[-1].shape)} do not lie image by image, (B, T, n), as with batch_first=True"
     return f"there are {' and '.join(found)}" if found else "it has no tokens: leave out the grid"
 
 
@@ -213,7 +227,7 @@ def _default(seen: Trace, shapes: dict[int, tuple[int, int, int]]) -> int | None
             return index
     for index in range(len(seen.calls) - 1, -1, -1):
         call = seen.calls[index]
-        if isinstance(call.module, nn.Conv2d) and is_map(call.output.tensor):
+        if isinstance(call.module, nn.Conv2d) and index in shapes and is_map(call.output.tensor):
             return _with_activation(seen, index)
     return None
 
