@@ -35,10 +35,10 @@ class Swin(nn.Module):
         super().__init__()
         self.patches = nn.Conv2d(1, n, 2, 2)
         self.blocks = nn.Sequential(Block(n), Block(n))
-        self.norm, self.head = nn.LayerNorm(n), nn.Linear(n, 2 * D)
+        self.act, self.norm, self.head = nn.SiLU(), nn.LayerNorm(n), nn.Linear(n, 2 * D)
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        tokens = self.norm(self.blocks(self.patches(images).permute(0, 2, 3, 1)))
+        tokens = self.norm(1.0 * self.blocks(self.act(self.patches(images)).permute(0, 2, 3, 1)))  # no layer takes in blocks
         mean, logvar = self.head(tokens.mean((1, 2))).chunk(2, 1)
         return mean, logvar
 
@@ -136,8 +136,9 @@ def test_rows_of_tokens_with_a_grid(layer: str | None, grad: bool, images: Tenso
 def test_rows_of_tokens_are_no_channels(images: Tensor) -> None:
     model = Swin().eval()
     for attention in (LatentAttention(model), LatentAttention(model, "patches")):
-        close(attention(images).signed, textbook(model, "patches", images, lambda x: x))
-        assert attention.layers == {"patches": (12, 8, 6)}
+        maps = attention(images)
+        close(maps.signed, textbook(model, attention.layer, images, lambda x: x))
+        assert attention.layers == {"patches": (12, 8, 6), "act": (12, 8, 6)}
     said = r"gives \(8, 6, 12\) per image, no feature map.*its channels come last; say so: grid=\(8, 6\); there are: patches"
     with pytest.raises(UsageError, match=said):
         LatentAttention(model, "blocks.1")(images)
@@ -149,12 +150,11 @@ def test_rows_of_tokens_are_no_channels(images: Tensor) -> None:
 
 
 def test_a_map_with_as_many_rows_as_channels_stays_one() -> None:
-    """Where a shape tells nothing, only what a linear layer or a norm takes or gives is taken for rows."""
+    """Where a shape tells nothing, what a convolution gave is a map still, behind its activation as well."""
     model, images = Swin(8).eval(), torch.rand(2, 1, 16, 16)
     attention = LatentAttention(model)
-    close(attention(images).signed, textbook(model, "patches", images, lambda x: x))
-    assert "patches" in attention.layers
-    assert not {"norm", "blocks.0.mlp.1", "blocks.0.norm1"} & {*attention.layers}
+    close(attention(images).signed, textbook(model, "act", images, lambda x: x))
+    assert [*attention.layers] == ["patches", "act"]
     attention = LatentAttention(model, grid=(8, 8))
     close(attention(images).signed, textbook(model, "norm", images, lambda x: x.permute(0, 3, 1, 2)))
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from vaelens.attention.trace import Call, Place, Trace
 
+_OF_MAPS = (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.GroupNorm, nn.MaxPool2d, nn.AvgPool2d)
 _PASSES = (nn.Softmax, nn.Dropout, nn.Identity)  # what a model gives its attention through
 
 
@@ -18,9 +19,15 @@ class Layouts:
 
     def __init__(self, trace: Trace) -> None:
         self._told = [place for call in trace.calls if _on_last_axis(call) for place in (call.input, call.output)]
-        # Others of that shape, such as sums, are likely the same; not where all sides are equal, as a map's would be too.
-        shapes = {tuple(place.tensor.shape[1:]) for place in self._told}
-        self._shapes = {shape for shape in shapes if len({*shape}) > 1}
+        # Others of that shape, such as sums, are the same; but where all sides are equal, as a map's would be too, not those
+        # that a convolution gives or takes.
+        self._shapes = {tuple(place.tensor.shape[1:]) for place in self._told}
+        self._maps: list[Place] = []
+        for call in trace.calls if any(len({*shape}) == 1 for shape in self._shapes) else ():
+            if isinstance(call.module, _OF_MAPS):
+                self._maps += [call.input, call.output]
+            elif call.leaf and call.input.tensor.shape == call.output.tensor.shape and self._is_known(call.input):
+                self._maps.append(call.output)
         self._counts = {call.output.tensor.shape[1] for call in trace.calls if call.output.tensor.ndim == 3}
 
     def is_map(self, place: Place) -> bool:
@@ -29,9 +36,13 @@ class Layouts:
 
     def in_rows(self, place: Place) -> bool:
         """Whether it is tokens (B, h, w, n), channels last."""
-        if place.tensor.ndim != 4:
+        shape = tuple(place.tensor.shape[1:])
+        if place.tensor.ndim != 4 or shape not in self._shapes:
             return False
-        return tuple(place.tensor.shape[1:]) in self._shapes or any(place.holds_same(told) for told in self._told)
+        return len({*shape}) > 1 or not self._is_known(place) or any(place.holds_same(told) for told in self._told)
+
+    def _is_known(self, place: Place) -> bool:
+        return any(place.holds_same(other) for other in self._maps)
 
     def is_attention(self, call: Call) -> bool:
         """Whether a call gives attention (B, heads, T, T) between the T tokens that another has, or (B, heads, T, n)."""

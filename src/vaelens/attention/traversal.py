@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vaelens.attention.latent_attention import LatentAttention
 from vaelens.attention.maps import LatentMaps
-from vaelens.errors import UsageError, VaelensError, brief, whole
+from vaelens.errors import UsageError, brief, whole
 
 TITLE = "What each latent does, and where it looks"
 MOST = 8  # latents where none are named
@@ -187,18 +187,16 @@ def traverse(
     )
 
 
-def _of_images(model: nn.Module, decode: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
+def _of_images(model: torch.nn.Module, decode: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
     """The model's `decode`, with one line for what it does not take, or gives that is no image."""
     name = f"{type(getattr(model, 'model', model)).__name__}.decode"
 
     def images(codes: Tensor) -> Tensor:
         try:
             given = decode(codes)
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, UsageError):
             raise
         except (TypeError, RuntimeError, ValueError, IndexError, AssertionError) as error:
-            if isinstance(error, VaelensError):
-                raise
             why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise UsageError(f"{name} does not take latents {tuple(codes.shape)} and nothing else ({why})") from error
         if not isinstance(given, Tensor) or given.ndim != 4 or len(given) != len(codes):
