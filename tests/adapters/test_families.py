@@ -259,6 +259,55 @@ def test_monai_autoencoder_kl_gives_a_standard_deviation(agrees: Any) -> None:
         return mean[:, :, 2, 1], 2 * std[:, :, 2, 1].log()
 
     agrees(adapt(model, position=(2, 1)), posterior, SCANS, layer="encoder.blocks.1")
+    vae = adapt(model, pooled=True)
+    attention = agrees(vae, vae.encode, SCANS)
+    assert attention.layer == f"encoder.blocks.{len(model.encoder.blocks) - 2}"  # and not the mean's own convolution
+
+
+def test_monai_autoencoder_kl_with_attention(agrees: Any) -> None:
+    """Tokens split over heads are no map, though they have four axes."""
+    pytest.importorskip("einops")
+    from monai.networks.nets import AutoencoderKL
+
+    model = AutoencoderKL(
+        spatial_dims=2, in_channels=1, out_channels=1, channels=(4, 8), attention_levels=(False, True), num_res_blocks=1,
+        latent_channels=3, norm_num_groups=4,
+    ).eval()  # fmt: skip
+    vae = adapt(model, pooled=True)
+    attention = agrees(vae, vae.encode, SCANS)
+    assert attention.layers["encoder.blocks.4"] == (8, 16, 16)
+    assert not [layer for layer in attention.layers if "attn" in layer]
+
+
+@pytest.mark.parametrize("class_token", [True, False])
+def test_monai_vision_transformer(class_token: bool) -> None:
+    pytest.importorskip("einops")
+    from monai.networks.nets import ViT
+
+    class Of(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.vit = ViT(1, (32, 32), (8, 8), 24, 48, 3, 4, spatial_dims=2, classification=class_token)
+            self.head = nn.Linear(24, 6)
+
+        def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            _, hidden = self.vit(images)
+            tokens = self.vit.norm(hidden[-1])
+            mean, logvar = self.head(tokens[:, 0] if class_token else tokens.mean(1)).chunk(2, 1)
+            return mean, logvar
+
+    model = Of().eval()
+    attention = LatentAttention(model, grid=(4, 4))
+    maps = attention(SCANS)
+    assert attention.layer == ("vit.blocks.2.norm1" if class_token else "vit.norm")
+    kept: list[Tensor] = []
+    model.get_submodule(attention.layer).register_forward_hook(lambda module, args, output: kept.append(output))
+    mean = model.encode(SCANS.clone().requires_grad_())[0]
+    for latent in range(3):
+        (gradient,) = torch.autograd.grad(mean[:, latent].sum(), kept[-1], retain_graph=True)
+        placed, weights = kept[-1][:, -16:], gradient[:, -16:].mean(1)
+        expected = (placed * weights[:, None]).sum(-1).view(-1, 4, 4).detach()
+        torch.testing.assert_close(maps.signed[:, latent], expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
 
 
 def test_monai_quantised() -> None:

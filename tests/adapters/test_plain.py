@@ -13,7 +13,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.distributions import Independent, LogNormal, Normal
+from torch.distributions import (
+    Independent,
+    Laplace,
+    LogNormal,
+    MultivariateNormal,
+    Normal,
+    TanhTransform,
+    TransformedDistribution,
+)
 
 from vaelens import LatentAttention, adapt
 from vaelens.errors import UsageError
@@ -90,6 +98,24 @@ FORMS: dict[str, tuple[Any, dict[str, Any]]] = {
     "independent": (lambda m, v, h: Independent(Normal(m, (v / 2).exp()), 1), {}),
     "distribution in a tuple": (lambda m, v, h: (h, Normal(m, (v / 2).exp())), {}),
     "distribution in a dict": (lambda m, v, h: {"hidden": h, "q": Normal(m, (v / 2).exp())}, {}),
+    "distribution by name": (lambda m, v, h: Normal(m, (v / 2).exp()), {"mean": "loc", "variance": "variance"}),
+    "mean of a distribution by name": (lambda m, v, h: Independent(Normal(m, (v / 2).exp()), 1), {"mean": "mean"}),
+    "distribution of many variables": (
+        lambda m, v, h: MultivariateNormal(m, scale_tril=torch.diag_embed((v / 2).exp())),
+        {"mean": "mean", "variance": "variance"},
+    ),
+    "Laplace": (lambda m, v, h: Laplace(m, (v / 2).exp() / 2**0.5), {"mean": "loc", "std": "stddev"}),
+    "list of distributions": (
+        lambda m, v, h: [Normal(h[:, :2], 1.0), Normal(m, (v / 2).exp())],
+        {"mean": (1, "mean"), "std": (1, "stddev")},
+    ),
+    "ladder": (lambda m, v, h: [(h, h), (m, v)], {"mean": (1, 0), "logvar": (1, 1)}),
+    "sample, mean and log variance": (lambda m, v, h: (m + torch.randn_like(m), m, v), {"mean": 1, "logvar": 2}),
+    "capitals within": (lambda m, v, h: {"zMean": m, "zLogVar": v}, {}),
+    "named among distributions": (
+        lambda m, v, h: {"posterior": Normal(m, (v / 2).exp()), "prior": Normal(0 * m, 1.0)},
+        {"mean": "posterior.mean", "std": "posterior.stddev"},
+    ),
     "tuple with more in it": (lambda m, v, h: (h, m, v), {"mean": 1, "logvar": 2}),
     "nested": (lambda m, v, h: (h, {"a": (m, v)}), {"mean": (1, "a", 0), "logvar": (1, "a", 1)}),
     "by path": (lambda m, v, h: Bag(q=Bag(one=m, two=v.exp())), {"mean": "q.one", "variance": "q.two"}),
@@ -133,10 +159,41 @@ def test_a_pair_is_asked_about_until_it_is_settled() -> None:
     assert torch.equal(said.encode(IMAGES)[1], kept[0])
 
 
+def test_random_numbers_in_training_say_nothing_of_a_pair() -> None:
+    encoder = Encoder(lambda m, v, h: (nn.functional.dropout(m, training=encoder.training), v))
+    vae = adapt(encoder.train())
+    vae.encode(IMAGES)
+    encoder.form = lambda m, v, h: (torch.randn_like(m), v)
+    vae.encode(IMAGES)  # not settled, and not refused
+    with pytest.raises(UsageError, match="draws random numbers"):
+        vae.eval().encode(IMAGES)
+    said = adapt(encoder, mean=0, logvar=1)
+    said.encode(IMAGES)
+    encoder.form = lambda m, v, h: (m, v)
+    vae.encode(IMAGES)
+    encoder.form = lambda m, v, h: (torch.randn_like(m), v)
+    vae.encode(IMAGES)  # it is settled by now, and costs no look at the generator
+
+
 def test_a_pair_keeps_the_closed_form() -> None:
     for form in ("pair", "dict", "dataclass", "nested", "a place of one pixel"):
         returned, said = FORMS[form]
         assert LatentAttention(adapt(Encoder(returned).eval(), **said))(IMAGES).method == "closed_form"
+
+
+@pytest.mark.parametrize("shape", [(), (1, D), (2, 1), (1, 1)])
+def test_one_spread_for_all_images_or_latents(shape: tuple[int, ...]) -> None:
+    """As of a model whose spread is a parameter of its own."""
+    spread = torch.full(shape, 0.5)
+    for said in ({"mean": "mu", "std": "noise"}, {"mean": 0, "std": 1}):
+        named = "mu" in said.values()
+        encoder = returns(lambda m, v, h, named=named: {"mu": m, "noise": spread} if named else (m, spread))
+        vae = adapt(encoder, **said)
+        torch.testing.assert_close(vae.encode(IMAGES)[1], torch.full((2, D), 0.25).log())
+        posterior = LatentAttention(vae).posterior(IMAGES) if shape != (2, 1) else None
+        assert posterior is None or not posterior.slope.any()  # which does not depend on the image
+    with pytest.raises(UsageError, match=r"tuple of 2.*say which is what"):  # and is asked for where it has no name
+        adapt(returns(lambda m, v, h: (m, v[:1]))).encode(IMAGES)
 
 
 def test_heads_behind_an_encoder_of_features(agrees: Any) -> None:
@@ -157,6 +214,45 @@ def test_heads_behind_an_encoder_of_features(agrees: Any) -> None:
     agrees(vae, model.posterior, IMAGES, layer="encoder", method="closed_form")
     with pytest.raises(UsageError, match="no module 'fc_sigma'; there are: encoder, fc_mu, fc_var"):
         adapt(model, heads=("fc_mu", "fc_sigma"))
+
+
+class Diagonal:
+    """The posterior of latent diffusion's autoencoders: an object, with places, of one convolution's output."""
+
+    def __init__(self, parameters: Tensor) -> None:
+        self.parameters = parameters
+        self.mean, logvar = parameters.chunk(2, 1)
+        self.logvar = logvar.clamp(-30.0, 20.0)
+        self.std, self.var = (self.logvar / 2).exp(), self.logvar.exp()
+
+
+class Latent(nn.Module):
+    def __init__(self, own: bool) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.SiLU(), nn.Conv2d(4, 4, 3, 1, 1), nn.SiLU())
+        self.quant_conv = nn.Conv2d(4, 2 * D, 1)
+        self.own = own
+
+    def encode(self, images: Tensor) -> Any:
+        parameters = self.quant_conv(self.encoder(images))
+        return Diagonal(parameters) if self.own else parameters.split(D, 1)
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("choice", [{"pooled": True}, {"channel": 1}, {"channel": 1, "pooled": True}, {"flatten": True}])
+def test_a_posterior_with_places_is_explained_before_its_own_convolution(
+    own: bool, choice: dict[str, Any], agrees: Any
+) -> None:
+    """A pooled channel's map at the channel itself would be that channel."""
+    model = Latent(own).eval()
+    nn.init.constant_(model.quant_conv.bias[D:].detach(), -3.0)
+    with pytest.raises(UsageError, match=r"posterior with places, \(B, 3, 4, 4\); say what a latent is"):
+        adapt(model).encode(IMAGES)
+    vae = adapt(model, **choice)
+    agrees(vae, vae.encode, IMAGES, layer=None)
+    attention = LatentAttention(vae)
+    attention(IMAGES)
+    assert attention.layer == "encoder"
 
 
 def test_a_lightning_module_whose_part_encodes(agrees: Any) -> None:
@@ -245,11 +341,34 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "nothing": (lambda: adapt(returns(lambda m, v, h: None)).encode(IMAGES), "returns a NoneType"),
     "another distribution": (
         lambda: adapt(returns(lambda m, v, h: LogNormal(m, v.exp()))).encode(IMAGES),
-        "returns a LogNormal.*diagonal Normal",
+        "returns a LogNormal.*diagonal Normal; mean='mean', variance='variance' takes its moments",
     ),
+    "a distribution without moments": (
+        lambda: adapt(
+            returns(lambda m, v, h: TransformedDistribution(Normal(m, 1.0), [TanhTransform()])), mean="mean", std="std"
+        ).encode(IMAGES),
+        "returns no 'mean': a distribution TransformedDistribution",
+    ),
+    "a sample and a mean": (
+        lambda: LatentAttention(adapt(returns(lambda m, v, h: (m + torch.randn_like(m) * (v / 2).exp(), m))))(IMAGES),
+        "draws random numbers and returns two tensors, of which one may be a sample; say which is what: mean=0, logvar=1",
+    ),
+    "named distributions": (
+        lambda: adapt(returns(lambda m, v, h: {"p": Normal(m, 1.0), "q": Normal(m, 1.0)})).encode(IMAGES),
+        r"'p' is a Normal.*such as mean='p.mean', std='p.stddev'",
+    ),
+    "a distribution for a mean": (
+        lambda: adapt(returns(lambda m, v, h: {"p": Normal(m, 1.0), "q": Normal(m, 1.0)}), mean="p").encode(IMAGES),
+        "the mean that Encoder returns is a distribution Normal, which has 'mean', 'variance' and 'stddev', and no tensor",
+    ),
+    "a spread of one axis": (
+        lambda: adapt(returns(lambda m, v, h: {"mu": m, "logvar": v[0]})).encode(IMAGES),
+        r"a mean \(2, 3\) and a logvar \(3,\)",
+    ),
+    "a ladder": (lambda: adapt(returns(lambda m, v, h: [(m, v), (m, v)])).encode(IMAGES), r"list of 2.*such as mean=\(0, 0\)"),
     "two distributions": (
         lambda: adapt(returns(lambda m, v, h: (Normal(m, v.exp()), Normal(m, v.exp())))).encode(IMAGES),
-        "tuple of 2.*say which is what",
+        r"tuple of 2.*say which is what.*such as mean=\(0, 'mean'\), std=\(0, 'stddev'\)",
     ),
     "shapes apart": (lambda: adapt(returns(lambda m, v, h: (m, v, h)), mean=0, logvar=2).encode(IMAGES), "of one shape"),
     "an index too far": (lambda: adapt(returns(lambda m, v, h: (m, v)), mean=0, logvar=2).encode(IMAGES), "nothing at index 2"),
@@ -338,6 +457,11 @@ def test_an_encoder_that_takes_more_than_images() -> None:
         LatentAttention(Mistaken().eval())(IMAGES)
     maps = LatentAttention(adapt(model, encode=lambda images: model.encode(images, torch.tensor(2.0))))(IMAGES)
     torch.testing.assert_close(maps.mean, model.posterior(2 * IMAGES)[0])
+    labels = torch.tensor([1.0, 2.0]).view(2, 1, 1, 1)  # of these two images, and not of those on which the way is tried
+    with pytest.raises(
+        UsageError, match=r"the function given as encode does not take images .*that it takes any number of them"
+    ):
+        LatentAttention(adapt(model, encode=lambda images: model.encode(images, labels)))(IMAGES)
 
 
 @pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel, lambda model: torch.compile(nn.DataParallel(model))])
@@ -348,14 +472,16 @@ def test_compiled_and_parallel_models_are_explained_as_they_were_written(wrap: A
     assert attention.layer == "encoder.relu"
 
 
-def test_a_codebook_in_a_model_of_ones_own() -> None:
-    class VectorQuantizer(nn.Module):
-        pass
-
+@pytest.mark.parametrize(
+    "kind", ["VectorQuantizer", "VectorQuantizerEMA", "Quantize", "VQEmbedding", "GumbelQuantize", "ResidualVQ", "FSQ"]
+)
+def test_a_codebook_in_a_model_of_ones_own(kind: str) -> None:
     model = Whole(Encoder(lambda m, v, h: (m, v)))
-    model.codes = VectorQuantizer()
-    with pytest.raises(UsageError, match=r"quantises its latents .'codes', VectorQuantizer."):
+    model.codes = type(kind, (nn.Module,), {})()
+    with pytest.raises(UsageError, match=rf"quantises its latents .'codes', {kind}."):
         adapt(model)
+    model.codes = torch.ao.quantization.FakeQuantize()  # of weights and activations, and no codebook
+    adapt(model).encode(IMAGES)
 
 
 def test_a_model_without_an_encoder_says_where_to_look() -> None:
@@ -363,6 +489,30 @@ def test_a_model_without_an_encoder_says_where_to_look() -> None:
         LatentAttention(nn.Conv2d(1, 1, 3))(IMAGES)
     with pytest.raises(UsageError, match=r"Conv2d returns one tensor \(2, 1, 6, 6\)"):
         LatentAttention(adapt(nn.Conv2d(1, 1, 3)))(IMAGES)
+
+
+def test_a_model_that_encodes_deep_within_says_where() -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.nets = nn.ModuleDict({"vae": Whole(Encoder(lambda m, v, h: (m, v)))})
+
+    model = Outer().eval()
+    with pytest.raises(UsageError, match=r"Outer has no encode, no encoder and no forward.*encode='nets.vae.encoder'\)$"):
+        adapt(model)
+    assert adapt(model, encode="nets.vae.encoder").encode(IMAGES)[0].shape == (2, D)
+    with pytest.raises(UsageError, match=r"say what encodes: adapt\(model, encode=... \(a function of the images\)\)"):
+        adapt(nn.ModuleDict({"conv": nn.Conv2d(1, 1, 1)}))
+
+
+def test_layers_without_weights_yet_draw_them_and_no_sample() -> None:
+    encoder = Encoder(lambda m, v, h: (m, v - 9))
+    encoder.fc_mu = nn.LazyLinear(D)
+    vae = adapt(encoder.eval())
+    vae.encode(IMAGES)
+    encoder.form = lambda m, v, h: (torch.randn_like(m), v - 9)
+    with pytest.raises(UsageError, match="draws random numbers"):
+        vae.encode(IMAGES)
 
 
 def test_modes_devices_and_weights_are_the_models_own() -> None:

@@ -74,6 +74,12 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "leaky_relu by keyword": lambda x: F.leaky_relu(input=x, negative_slope=0.4, inplace=True),
     "relu6": F.relu6,
     "hardtanh": lambda x: F.hardtanh(x, -0.2, 0.6),
+    "clamp": lambda x: x.clamp(min=0),
+    "torch.clamp": lambda x: torch.clamp(x, 0),
+    "clamp on both sides": lambda x: x.clamp(-0.2, max=0.6),
+    "clamp_min": lambda x: x.clamp_min(0.0),
+    "clamp_max in place": lambda x: torch.clamp_max_(x, 0.3),
+    "clamp by clip": lambda x: torch.clip(input=x, min=-0.1),
 }
 
 
@@ -90,6 +96,48 @@ def test_activations(name: str, grad: bool) -> None:
             by_products = LatentAttention(model, attention.layer, method="vjp")(images(batch))
             close(by_products.signed, truth(model, images(batch)))
     assert attention.layer.split("_")[0] in name.replace("torch.", "").replace("Tensor.", "")
+
+
+def test_a_clamp_has_a_slope_at_its_bounds() -> None:
+    """Units that lie on a bound: autograd lets the gradient of a clamp through there, and not that of ReLU or Hardtanh."""
+    for act in (lambda x: x.clamp(min=0), lambda x: x.clamp(0, 0.5), F.relu):
+        model = Functional(act).eval()
+        for layer in (model.conv, model.fc):
+            nn.init.zeros_(layer.bias)
+        with torch.no_grad():
+            model.fc.weight[0] = 0  # a unit at 0 for every image
+            model.fc.weight[1] = 0
+            model.fc.bias[1] = 0.5
+        maps = LatentAttention(model)(images())
+        assert maps.method == "closed_form"
+        close(maps.signed, truth(model, images()))
+
+
+@pytest.mark.parametrize(
+    ("name", "act"),
+    {
+        "maximum": lambda x: torch.maximum(x, torch.zeros(())),
+        "times its sign": lambda x: x * (x > 0),
+        "where": lambda x: torch.where(x > 0, x, 0.1 * x),
+        "halves": lambda x: (x + x.abs()) / 2,
+        "clamp by a tensor": lambda x: x.clamp(min=torch.full_like(x, -0.1)),
+        "threshold": lambda x: F.threshold(x, 0.1, 0.0),
+        "rrelu": lambda x: F.rrelu(x, 0.1, 0.3),
+    }.items(),
+)
+def test_piecewise_linear_ways_without_a_form(
+    name: str, act: Callable[[Tensor], Tensor], reference: Any, relative_error: Any
+) -> None:
+    """Their maps come from products; those that are one function are layers of their own."""
+    model = Functional(act).eval()
+    attention = LatentAttention(model)
+    maps = attention(images())
+    assert maps.method == "vjp"
+    assert (attention.layer == "conv") is (name in ("times its sign", "where", "halves"))
+    if attention.layer != "conv":
+        close(maps.signed, truth(model, images()))
+    of_conv = LatentAttention(model, "conv")(images())
+    assert relative_error(of_conv.signed, reference(model, images(), "conv").signed("conv")) < 1e-5
 
 
 def test_the_log_variance_and_its_own_flatten(relative_error: Any) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vaelens.adapters import adapt
 from vaelens.attention import VARIANTS, Deviation, LatentAttention, MeanSum, NormalDifference
 from vaelens.errors import UsageError
 from vaelens.models import build
@@ -490,6 +491,54 @@ def test_a_scripted_part(part: str, images: Tensor, agree: Agree) -> None:
     attentions = planned(model, images)
     assert {a.method for a in attentions} == {"vjp"}
     agree(attentions)
+
+
+class Trunk(nn.Module):
+    """A trunk that is one module, to be scripted as a whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Conv2d(1, 3, 4, 2, 1), nn.ReLU())
+        self.mean, self.logvar = nn.Linear(48, 4), nn.Linear(48, 4)
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.trunk(images).flatten(1)
+        return self.mean(hidden), self.logvar(hidden)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.encode(images)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_what_torch_jit_made_cannot_be_seen(images: Tensor, reference: Any, relative_error: Any) -> None:
+    """Of a traced trunk the output can, as a layer; of a scripted one nothing, and the message says so."""
+    model = Trunk().eval()
+    expected = reference(model, images, "trunk").signed("trunk")
+    model.trunk = torch.jit.trace(model.trunk, images)
+    for layer in (None, "trunk"):
+        maps = LatentAttention(model, layer)(images)
+        assert (maps.layer, maps.method) == ("trunk", "closed_form")
+        assert relative_error(maps.signed, expected) < 1e-5
+    model = Trunk().eval()
+    model.trunk = torch.jit.script(model.trunk)
+    said = r"layers within 'trunk', which torch\.jit made, cannot be seen: explain the model as it was written.*load_state_dict"
+    with pytest.raises(UsageError, match=said):
+        LatentAttention(model)(images)
+    for layer in ("trunk", "trunk.1"):
+        with pytest.raises(UsageError, match=rf"no call of layer '{layer}' is seen; {said}"):
+            LatentAttention(model, layer)(images)
+    traced = torch.jit.trace(Trunk().eval(), images)
+    for whole in (traced, torch.jit.freeze(traced)):
+        with pytest.raises(UsageError, match=r"layers within .*, which torch\.jit made"):
+            LatentAttention(adapt(whole, mean=0, logvar=1))(images)
+
+
+def test_an_exported_model_calls_nothing_that_is_known(images: Tensor) -> None:
+    attention = LatentAttention(adapt(torch.export.export(Trunk().eval(), (images[:2],)).module(), mean=0, logvar=1))
+    with pytest.raises(UsageError, match="no call of a layer is seen, as of a model that was exported"):
+        attention(images[:2])
+    with pytest.raises(UsageError, match=r"does not take images \(1, 1, 8, 8\); .*Guard failed"):
+        attention(images[:1])
 
 
 def test_an_alias_of_a_layer(images: Tensor) -> None:

@@ -77,6 +77,27 @@ def test_of_an_adapted_model_that_takes_other_images() -> None:
     assert figure.axes
 
 
+@pytest.mark.parametrize("adapted", [True, False])
+@pytest.mark.parametrize(
+    ("decode", "match"),
+    [
+        (lambda z: {"image": z}, "returns a dict|got a dict"),
+        (lambda z: z.new_zeros(len(z), 64), r"Small\.decode must return images \(B, C, H, W\) of latents .*, got \(\d+, 64\)"),
+        (lambda z: z.new_zeros(1, 1, 8, 8), r"got \(1, 1, 8, 8\)"),
+        (lambda z, label: z, r"Small\.decode does not take latents \(\d+, 5\) and nothing else .*'label'"),
+        (nn.ConvTranspose2d(5, 1, 8), r"does not take latents \(\d+, 5\) and nothing else"),
+    ],
+)
+def test_a_decoder_that_gives_no_images(decode: Any, match: str, adapted: bool) -> None:
+    model = Small().eval()
+    del model.decoder
+    object.__setattr__(model, "decode", decode)
+    attention = LatentAttention(adapt(model, mean=0, logvar=1) if adapted else model)
+    with pytest.raises(UsageError, match=match) as caught:
+        traverse(attention, IMAGE)
+    assert "\n" not in str(caught.value)
+
+
 def test_misuse() -> None:
     attention = LatentAttention(Small().eval())
     encoder = Small().eval()

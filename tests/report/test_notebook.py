@@ -103,6 +103,8 @@ def test_html_holds_its_picture(kind: str, run: Run, images: Tensor) -> None:
     assert np.asarray(picture.convert("L")).std() > 10  # something is drawn
     if kind != "traversal":
         assert re.search(r"first( \d+)? of 20 images", words)  # what is left out is said
+    if kind in ("maps", "explanation"):  # and a call that draws it: an explanation knows its images
+        assert ("images; maps.plot(images, most=...)" if kind == "maps" else "images; .plot(most=...)") in words
 
 
 def test_html_of_a_run(run: Run) -> None:
@@ -281,6 +283,9 @@ def test_show_is_in_words_where_nothing_can_be_shown(run: Run, images: Tensor, c
     assert re.match(r"image 0: (not normal|no anomaly found); score .* by deviation", lines[0])
     run.explain(images).show()
     assert capsys.readouterr().out.count("fired") == 20
+    for thing in (run.attention(images), run.posterior(images)):
+        thing.show()
+        assert capsys.readouterr().out.startswith("20 x 8 maps of 7 x 7, layer encoder.relu2")
     assert run.localize(images.repeat(3, 1, 1, 1)).in_words().endswith("and 10 more")
 
 
@@ -294,6 +299,9 @@ def test_show_displays_in_a_notebook(run: Run, images: Tensor, monkeypatch: pyte
     verdict = run.localize(images[0])
     verdict.show()
     assert displayed == [verdict]
+    maps = run.attention(images[:1])
+    maps.show()
+    assert displayed[1:] == [maps]
 
 
 def test_show_opens_a_window_where_there_is_one(run: Run, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,11 @@ def test_each_frame_stands_in_its_latents_row_below_its_value() -> None:
         assert top - 0.01 <= places[f"z{k}"][1] < bottom
 
 
+def test_values_between_whole_numbers_are_told_in_three_digits() -> None:
+    shown = words(grid(1, tuple(2 * (k / 3 - 1) for k in range(7))))
+    assert {"−2", "−1.33", "−0.667", "0", "+0.667", "+1.33", "+2"} <= {*shown}
+
+
 def test_the_frame_nearest_to_the_inputs_own_value_has_an_edge() -> None:
     figure = grid(3, means=[0.6, -2.4, 2.6])
     shown = pixels(figure)

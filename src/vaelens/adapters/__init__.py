@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from vaelens.adapters import diffusers, monai, plain, pythae
 from vaelens.adapters.adapted import AdaptedVAE
+from vaelens.adapters.contents import Key
 from vaelens.adapters.entrance import Entrance, named
 from vaelens.adapters.inputs import Inputs
-from vaelens.adapters.returned import Key, Reading
+from vaelens.adapters.returned import Reading
 from vaelens.adapters.spatial import Spatial
 from vaelens.errors import UsageError
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from vaelens.adapters.entrance import Entrance, takes_one
 from vaelens.adapters.inputs import Inputs
@@ -30,7 +32,7 @@ class AdaptedVAE(nn.Module):
     def __init__(self, model: nn.Module, entrance: Entrance, reading: Reading, spatial: Spatial, inputs: Inputs) -> None:
         super().__init__()
         self.model = model
-        self.training = model.training
+        self.training = _trains(model)
         self.input_shape = entrance.input_shape
         self.explained_layer = entrance.layer
         self.encoder_name = entrance.name
@@ -45,6 +47,7 @@ class AdaptedVAE(nn.Module):
         Raises:
             UsageError: what the encoder returns does not say which is which, or where a latent is.
         """
+        before = self._random_state(images)
         try:
             returned = self._entrance.encode(self._inputs(images))
         except TypeError as error:
@@ -52,10 +55,20 @@ class AdaptedVAE(nn.Module):
                 raise
             raise UsageError(
                 f"{self._entrance.name} takes more than images ({error}); give adapt a function of the images: "
-                "adapt(model, encode=lambda images: model.encode(images, ...))"
+                "adapt(model, encode=lambda images: model.encode(images, ...)), of any number of them"
             ) from error
-        mean, logvar = self._reading(returned)
+        after = None if before is None else self._random_state(images)
+        drew = None if before is None or after is None else not torch.equal(before, after)
+        mean, logvar = self._reading(returned, drew)
         return self._spatial(self._entrance.name, mean, logvar)
+
+    def _random_state(self, images: Tensor) -> Tensor | None:
+        """That of the generator on the images' device; None where it tells nothing: dropout draws in training, too."""
+        if self._reading.settled or torch.compiler.is_compiling() or any(_trains(module) for module in self.modules()):
+            return None
+        if any(is_lazy(parameter) for parameter in self.parameters()):  # which is drawn by the first call
+            return None
+        return torch.cuda.get_rng_state(images.device) if images.is_cuda else torch.get_rng_state()
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, D) -> the decoder's images (B, C, H, W), in the range in which images are given.
@@ -94,3 +107,7 @@ class AdaptedVAE(nn.Module):
 
     def __repr__(self) -> str:
         return f"AdaptedVAE({self._entrance.name})"
+
+
+def _trains(module: nn.Module) -> bool:
+    return getattr(module, "training", False)  # one that torch.jit froze has no mode

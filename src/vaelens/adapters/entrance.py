@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 from vaelens.errors import UsageError
 
-_QUANTISES = re.compile(r"Vector_?Quant|Quantizer|Codebook")
+# Names of classes in the libraries and repositories that have them; torch's own FakeQuantize and QuantStub are others.
+_QUANTISES = re.compile(
+    r"Vector_?Quant|Quantizer|Codebook|Gumbel_?Quantize|^Quantize$|^VQ_?Emb|NearestEmbed|ResidualVQ|^(FSQ|LFQ)$"
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ def named(model: nn.Module, encode: str | Callable[[Tensor], Any]) -> Entrance:
     """
     kind = type(model).__name__
     if callable(encode):
-        return Entrance(getattr(encode, "__name__", "encode"), encode, model)
+        name = getattr(encode, "__name__", "encode")
+        return Entrance("the function given as encode" if name == "<lambda>" else name, encode, model)
     if not isinstance(encode, str) or not encode:
         raise UsageError(f"encode is the dotted name of a method or module, or a function of the images, got {encode!r}")
     owner: Any = model

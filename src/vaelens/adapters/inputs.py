@@ -53,15 +53,17 @@ class Inputs:
         channels = len(self.scale)
         if channels > 1 and images.shape[1] != channels:
             raise UsageError(f"normalize has numbers for {channels} channels, the images {tuple(images.shape)} have others")
-        scale, shift = (images.new_tensor(numbers).view(1, -1, 1, 1) for numbers in (self.scale, self.shift))
-        return images * scale + shift
+        return images * _by_channel(self.scale, images) + _by_channel(self.shift, images)
 
     def undone(self, images: Tensor) -> Tensor:
         """What a decoder gives, in [0, 1] again."""
         if self == Inputs():
             return images
-        scale, shift = (images.new_tensor(numbers).view(1, -1, 1, 1) for numbers in (self.scale, self.shift))
-        return (images - shift) / scale
+        return (images - _by_channel(self.shift, images)) / _by_channel(self.scale, images)
+
+
+def _by_channel(numbers: tuple[float, ...], images: Tensor) -> Tensor:
+    return images.new_tensor(numbers).view(1, -1, 1, 1)
 
 
 def _numbers(name: str, given: Sequence[float], what: str) -> tuple[float, ...]:

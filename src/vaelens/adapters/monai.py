@@ -40,5 +40,12 @@ def entrance(model: nn.Module) -> Entrance | None:
             mean=0,
             spread=("std", 1),
             decode=model.decode,  # type: ignore[arg-type]
+            layer=_before_last(model),
         )
     return None
+
+
+def _before_last(model: nn.Module) -> str | None:
+    """The last layer but one of the encoder: behind it lie but convolutions to the posterior, whose output explains itself."""
+    blocks = getattr(getattr(model, "encoder", None), "blocks", None)
+    return f"encoder.blocks.{len(blocks) - 2}" if isinstance(blocks, nn.ModuleList) and len(blocks) > 1 else None

@@ -28,6 +28,10 @@ def entrance(model: nn.Module) -> Entrance:
             f"{kind} has a decoder and no encoder, so no image has latents to explain; if another part encodes, "
             "name it: adapt(model, encode=...)"
         )
+    if getattr(model.forward, "__func__", None) is nn.Module.forward:
+        deeper = [f"{name}.{its[0]}" for name, part in model.named_modules() if name and (its := _of(part)) is not None]
+        ways = " or ".join(f"encode='{path}'" for path in deeper[:3]) or "encode=... (a function of the images)"
+        raise UsageError(f"{kind} has no encode, no encoder and no forward; say what encodes: adapt(model, {ways})")
     return Entrance(kind, model, model, input_shape=_shape(model, model))
 
 

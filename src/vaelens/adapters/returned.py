@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vaelens.adapters.contents import Key, example, gaussian, is_distribution, is_nameless, known, names_of, pick, told
 from vaelens.adapters.entrance import Entrance
 from vaelens.errors import UsageError
-
-Key: TypeAlias = "int | str | slice | tuple[int | str | slice, ...]"
 
 # From what is given to the log variance.
 SPREADS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -29,7 +28,6 @@ _NAMES = {
     "variance": {"variance", "var", "sigma2", "covariance", "sigmasq"},
     "std": {"std", "scale", "sigma", "stddev", "stdev"},
 }
-_AROUND = ("latent", "posterior", "z", "q")
 
 
 @dataclass
@@ -49,7 +47,12 @@ class Reading:
     spread: tuple[str, Key] | None = None
     deterministic: bool = False
     heads: tuple[nn.Module, nn.Module] | None = None
-    _settled: bool = False  # whether the second of a bare pair was seen to be no standard deviation
+    _settled: bool = False  # whether a bare pair was seen to be no mean and standard deviation, and no sample
+
+    @property
+    def settled(self) -> bool:
+        """Whether what it looks at once has been looked at."""
+        return self._settled
 
     @classmethod
     def asked(
@@ -82,8 +85,12 @@ class Reading:
         spread = next(iter(given.items()), None if deterministic else found.spread)
         return cls(found.name, found.mean if mean is None else mean, spread, deterministic)
 
-    def __call__(self, returned: Any) -> tuple[Tensor, Tensor]:
+    def __call__(self, returned: Any, drew: bool | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log variance, each (B, D, ...), of what the encoder returned.
+
+        Args:
+            returned: by the encoder.
+            drew: whether it drew random numbers in eval mode; None: nobody looked.
 
         Raises:
             UsageError: they cannot be told apart; the message has what was returned and what to say.
@@ -93,12 +100,13 @@ class Reading:
         else:
             source = returned if self.mean is not None and not _is_name(self.mean) else self._named(returned)
             mean = self._mean(source)
+            self._check_numbers("mean", mean)
             if self.deterministic:
                 return mean, torch.full_like(mean, -torch.inf)
-            kind, spread = self._spread(source, mean)
-        for what, tensor in (("mean", mean), (kind, spread)):
-            if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-                raise UsageError(f"the {what} that {self.name} returns is {_told(tensor)}, and no tensor of numbers")
+            kind, spread = self._spread(source, drew)
+        self._check_numbers(kind, spread)
+        if _spreads_over(spread, mean):
+            spread = spread.expand_as(mean)
         if mean.ndim < 2 or mean.shape != spread.shape:
             raise UsageError(
                 f"{self.name} returns a mean {tuple(mean.shape)} and a {kind} {tuple(spread.shape)}; "
@@ -108,65 +116,71 @@ class Reading:
             raise UsageError(f"the {kind} that {self.name} returns has numbers below 0; is it a log variance (logvar=)?")
         return mean, SPREADS[kind](spread)
 
+    def _check_numbers(self, what: str, tensor: Any) -> None:
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            raise UsageError(f"the {what} that {self.name} returns is {told(tensor)}, and no tensor of numbers")
+
     def _by_head(self, head: nn.Module, returned: Any) -> Tensor:
         if not isinstance(returned, Tensor):
-            raise UsageError(f"heads take the one tensor that an encoder returns; {self.name} returns {_told(returned)}")
+            raise UsageError(f"heads take the one tensor that an encoder returns; {self.name} returns {told(returned)}")
         flat = isinstance(head, nn.Linear) and returned.ndim > 2 and returned[0].numel() == head.in_features
         result: Tensor = head(returned.flatten(1) if flat else returned)
         return result
 
     def _named(self, returned: Any) -> Any:
         """The part of what was returned that has names to go by, or the pair of mean and log variance itself."""
-        if _is_nameless(returned):
+        if is_nameless(returned):
             if len(returned) == 1:
                 return self._named(returned[0])
             tensors = [isinstance(part, Tensor) for part in returned]
             if len(returned) == 2 and all(tensors) and returned[0].shape == returned[1].shape:
                 return returned
-            speaking = [part for part in returned if _names_of(part)]
+            speaking = [part for part in returned if names_of(part)]
             if len(speaking) == 1 and not isinstance(speaking[0], Tensor):
                 return self._named(speaking[0])
             raise self._ask(returned)
         if isinstance(returned, Tensor):
             raise self._ask(returned)
-        if isinstance(returned, torch.distributions.Distribution):
-            return _gaussian(self.name, returned)
-        if self.mean is not None or _known(returned, _MEANS):
+        if is_distribution(returned):
+            return gaussian(self.name, returned) if self.mean is None else returned
+        if self.mean is not None or known(returned, _MEANS):
             return returned
-        inner = [part for part in _names_of(returned).values() if _known(part, _MEANS) or _is_distribution(part)]
+        inner = [part for part in names_of(returned).values() if known(part, _MEANS) or is_distribution(part)]
         if len(inner) == 1:
             return self._named(inner[0])
         raise self._ask(returned)
 
     def _mean(self, source: Any) -> Any:
         if self.mean is not None:
-            return _pick(self.name, source, self.mean)
-        if _is_nameless(source):
+            return pick(self.name, source, self.mean)
+        if is_nameless(source):
             return source[0]
-        found = _known(source, _MEANS)
+        found = known(source, _MEANS)
         if len(found) != 1:
             raise UsageError(f"{self.name} returns several means: {', '.join(found)}; say which: mean='{next(iter(found))}'")
         return next(iter(found.values()))
 
-    def _spread(self, source: Any, mean: Any) -> tuple[str, Any]:
+    def _spread(self, source: Any, drew: bool | None) -> tuple[str, Any]:
         if self.spread is not None:
-            return self.spread[0], _pick(self.name, source, self.spread[1])
-        if _is_nameless(source):
-            self._check_pair(source[1])
+            return self.spread[0], pick(self.name, source, self.spread[1])
+        if is_nameless(source):
+            self._check_pair(source[1], drew)
             return "logvar", source[1]
+        if is_distribution(source):  # whose mean was asked for by name
+            return "std", gaussian(self.name, source)["std"]
         for kind, names in _NAMES.items():
-            found = _known(source, names)
+            found = known(source, names)
             if len(found) > 1:
                 raise UsageError(f"{self.name} returns several of {kind}: {', '.join(found)}; say which: {kind}='...'")
             if found:
                 return kind, next(iter(found.values()))
         raise UsageError(
-            f"{self.name} returns a mean and no log variance: {_told(source)}; say where it is (logvar=, std=, variance= or "
+            f"{self.name} returns a mean and no log variance: {told(source)}; say where it is (logvar=, std=, variance= or "
             "log_std=), or deterministic=True where the model has none"
         )
 
-    def _check_pair(self, second: Tensor) -> None:
-        """Some encoders return (mean, standard deviation): a log variance above 0 throughout is hardly one."""
+    def _check_pair(self, second: Tensor, drew: bool | None) -> None:
+        """Some return (mean, standard deviation): a log variance above 0 throughout is hardly one. Some (sample, mean)."""
         if self._settled or torch.compiler.is_compiling() or not second.numel():
             return
         if bool((second > 0).all()):
@@ -174,7 +188,12 @@ class Reading:
                 f"{self.name} returns two tensors, of which the second is above 0 throughout, as a standard deviation is and a "
                 "log variance seldom; say which it is: mean=0 with logvar=1, std=1 or variance=1"
             )
-        self._settled = True
+        if drew:
+            raise UsageError(
+                f"{self.name} draws random numbers and returns two tensors, of which one may be a sample; say which is what: "
+                "mean=0, logvar=1 where they are that; or what else gives mean and log variance: encode=..., heads=..."
+            )
+        self._settled = drew is not None
 
     def _ask(self, returned: Any) -> UsageError:
         if isinstance(returned, Tensor):
@@ -183,13 +202,15 @@ class Reading:
                 "heads=('...', '...'); or deterministic=True, mean=slice(None) where it is the code"
             )
         else:
-            ways = "say which is what: mean=..., and logvar=..., std=..., variance=... or log_std=..."
-        return UsageError(f"{self.name} returns {_told(returned)}; {ways}")
+            ways = "say which is what: mean=..., and logvar=..., std=..., variance=... or log_std=..." + example(returned)
+        return UsageError(f"{self.name} returns {told(returned)}; {ways}")
 
 
-def _is_nameless(returned: Any) -> bool:
-    """Whether it is a tuple or list whose parts have no names."""
-    return isinstance(returned, tuple | list) and not hasattr(returned, "_fields")
+def _spreads_over(spread: Tensor, mean: Tensor) -> bool:
+    """Whether a spread is one for all images or all latents of a mean (B, D, ...); of one axis it might be either."""
+    if spread.ndim == 0:
+        return True
+    return spread.ndim == mean.ndim and all(one in (1, all_) for one, all_ in zip(spread.shape, mean.shape, strict=True))
 
 
 def _is_name(key: Any) -> bool:
@@ -211,92 +232,3 @@ def _heads(owner: nn.Module, heads: Any) -> tuple[nn.Module, nn.Module]:
             there = ", ".join(name for name, _ in owner.named_children())
             raise UsageError(f"{type(owner).__name__} has no module '{name}'; there are: {there}")
     return modules[heads[0]], modules[heads[1]]
-
-
-def _plain(name: str) -> str:
-    """A name as it is looked up: z_mean, mu_z and latent_mu are mean and mu."""
-    parts = [part for part in name.lower().split("_") if part]
-    while len(parts) > 1 and parts[0] in _AROUND:
-        parts = parts[1:]
-    while len(parts) > 1 and parts[-1] in _AROUND:
-        parts = parts[:-1]
-    return "".join(parts)
-
-
-def _names_of(returned: Any) -> dict[str, Any]:
-    """What is in a dict, dataclass, named tuple or object of another kind, by name; nothing of a tensor or a plain tuple."""
-    if isinstance(returned, Mapping):
-        return {str(key): value for key, value in returned.items()}
-    if is_dataclass(returned) and not isinstance(returned, type):
-        return {field.name: getattr(returned, field.name, None) for field in fields(returned)}
-    if isinstance(returned, tuple) and hasattr(returned, "_asdict"):
-        return dict(returned._asdict())
-    if isinstance(returned, Tensor | tuple | list | str | int | float | type(None)):
-        return {}
-    if isinstance(returned, torch.distributions.Distribution):
-        return {"distribution": returned}
-    return (
-        {key: value for key, value in vars(returned).items() if not key.startswith("_")}
-        if hasattr(returned, "__dict__")
-        else {}
-    )
-
-
-def _known(returned: Any, names: set[str]) -> dict[str, Any]:
-    """Those entries that are tensors under one of the names."""
-    return {key: value for key, value in _names_of(returned).items() if _plain(key) in names and isinstance(value, Tensor)}
-
-
-def _is_distribution(part: Any) -> bool:
-    return isinstance(part, torch.distributions.Distribution)
-
-
-def _gaussian(name: str, given: torch.distributions.Distribution) -> dict[str, Tensor]:
-    base = given
-    while isinstance(base, torch.distributions.Independent):
-        base = base.base_dist
-    if not isinstance(base, torch.distributions.Normal):
-        raise UsageError(f"{name} returns a {type(base).__name__}; what is explained is the mean of a diagonal Normal")
-    return {"mean": base.loc, "std": base.scale}
-
-
-def _pick(name: str, returned: Any, key: Key) -> Any:
-    """What is under a key."""
-    steps: list[Any] = []
-    for part in key if isinstance(key, tuple) else (key,):
-        steps += part.split(".") if isinstance(part, str) else [part]
-    at = returned
-    for step in steps:
-        if isinstance(step, slice):
-            if not isinstance(at, Tensor) or at.ndim < 2:
-                raise UsageError(f"columns {step.start}:{step.stop} are of a tensor (B, D); {name} returns {_told(at)}")
-            at = at[:, step]
-        elif isinstance(step, int):
-            if not isinstance(at, tuple | list) or not -len(at) <= step < len(at):
-                raise UsageError(f"{name} returns nothing at index {step}: {_told(at)}")
-            at = at[step]
-        elif isinstance(at, Mapping) and step in at:
-            at = at[step]
-        elif not isinstance(at, Mapping | Tensor) and hasattr(at, step):
-            at = getattr(at, step)
-        else:
-            raise UsageError(f"{name} returns no '{step}': {_told(at)}")
-    return at
-
-
-def _told(returned: Any) -> str:
-    """What was returned, in a few words."""
-    if isinstance(returned, Tensor):
-        return f"one tensor {tuple(returned.shape)}"
-    if _is_nameless(returned):
-        parts = ", ".join(f"{index} is {_short(part)}" for index, part in enumerate(returned[:6]))
-        return f"a {type(returned).__name__} of {len(returned)} ({parts})"
-    names = _names_of(returned)
-    if names:
-        parts = ", ".join(f"'{key}' is {_short(part)}" for key, part in list(names.items())[:6])
-        return f"a {type(returned).__name__} ({parts})"
-    return f"a {type(returned).__name__}"
-
-
-def _short(part: Any) -> str:
-    return str(tuple(part.shape)) if isinstance(part, Tensor) else f"a {type(part).__name__}"

@@ -11,7 +11,8 @@ from vaelens.attention.encoding import KeptMap, Outdated, encode
 from vaelens.attention.functions import calls
 from vaelens.attention.plan import Plan
 from vaelens.attention.proof import trial_images
-from vaelens.attention.trace import posterior
+from vaelens.attention.tokens import Grid
+from vaelens.attention.trace import posterior, trace
 from vaelens.attention.untouched import Snapshot, hooks, uncompiled
 from vaelens.errors import UsageError
 
@@ -53,6 +54,37 @@ def independent(model: nn.Module, images: Tensor, plan: Plan, memory: int, laten
             break
     asked = [latent for latent in asked if latent in moved]
     return sorted({*asked} - _follow(model, images.detach(), plan)) if asked else []
+
+
+def reached(model: nn.Module, images: Tensor, plan: Plan, grid: Grid) -> list[str]:
+    """Layers of maps of the grid's size that a gradient of the mean comes to, by one backward pass for all of them.
+
+    The last first, those of as many channels as the plan's before others: queries, keys and values lie side by side in one.
+    All where autograd cannot follow.
+    """
+    named = [layer for layer, (_, h, w) in plan.layers.items() if (h, w) == (grid.height, grid.width)]
+    named.sort(key=lambda layer: plan.layers[layer][0] == plan.shape[0])  # which keeps their order otherwise
+    with torch.inference_mode(False), uncompiled():
+        seen = trace(model, images, grad=True)
+        made = {call.name: call.output.tensor for call in seen.calls if call.name in named}
+        outputs = {layer: output for layer, output in made.items() if output.requires_grad}
+        mean = seen.mean.tensor
+        if not mean.requires_grad:
+            return named[::-1]
+        row = torch.randn(mean.shape, generator=torch.Generator("cpu").manual_seed(_SEED), device="cpu").to(mean)
+        try:
+            gradients = torch.autograd.grad(mean, list(outputs.values()), row, allow_unused=True)
+        except RuntimeError:
+            return named[::-1]
+    found = dict(zip(outputs, gradients, strict=True))
+    return [layer for layer in reversed(named) if _in_places(found.get(layer), grid)]
+
+
+def _in_places(gradient: Tensor | None, grid: Grid) -> bool:
+    """Whether a gradient by tokens, or by a map, is not 0 throughout, tokens without a place left out."""
+    if gradient is None:
+        return False
+    return bool((grid.map_of(gradient) if grid.fits(gradient) else gradient).any())
 
 
 def _follow(model: nn.Module, images: Tensor, plan: Plan) -> set[int]:

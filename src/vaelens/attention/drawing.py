@@ -150,13 +150,14 @@ def html_of_maps(maps: Maps, images: Tensor | None = None, title: str = "LatentM
         count, explained = maps.signed.shape[:2]
         rows = min(explained, MOST_MAPS)
         most = most_images(rows)
-        lines = [_told(maps)]
+        lines = [told(maps)]
         few = maps
+        drawn = "maps.plot(images, " if images is None else ".plot("  # of what knows its images
         if rows < explained:
             few = maps.first(rows)
-            lines.append(f"The first {rows} of {explained} latents; maps.plot(latents=[...]) draws others.")
+            lines.append(f"The first {rows} of {explained} latents; {drawn}latents=[...]) draws others.")
         if most < count:
-            lines.append(f"The first {most} of {count} images; maps.plot(images, most=...) draws more.")
+            lines.append(f"The first {most} of {count} images; {drawn}most=...) draws more.")
         z_scores = options.get("z_scores")
         given = {**options, "z_scores": None if z_scores is None else z_scores[:, :rows]}
         return fragment(title, lines, plot_maps(few, images, most=most, **given))
@@ -215,7 +216,7 @@ def html_of_posterior(posterior: Distribution, images: Tensor | None = None) -> 
 
     def draw() -> str:
         count, explained = posterior.maps.signed.shape[:2]
-        lines = [_told(posterior.maps)]
+        lines = [told(posterior.maps)]
         if explained > MOST_LATENTS:
             lines.append(f"{MOST_LATENTS} of {explained} latents, of the largest maps; .plot(latents=[...]) draws others.")
         if count > 1:
@@ -225,7 +226,8 @@ def html_of_posterior(posterior: Distribution, images: Tensor | None = None) -> 
     return never_raising(draw, "PosteriorMaps")
 
 
-def _told(maps: Maps) -> str:
+def told(maps: Maps) -> str:
+    """What maps these are, in words."""
     count, explained, height, width = maps.signed.shape
     return (
         f"{count} x {explained} maps of {height} x {width}, layer {maps.layer} ({maps.method.replace('_', ' ')}, "

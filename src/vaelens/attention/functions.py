@@ -24,6 +24,32 @@ class Opaque(nn.Module):
     """Stands for a function that gives a feature map and has no place in a closed form."""
 
 
+class Clamp(nn.Module):
+    """Stands for `clamp`, one side or both. At a bound itself it has a slope of 1, where ReLU and Hardtanh have one of 0.
+
+    Args:
+        low: the least number; None: none.
+        high: the largest; None: none.
+    """
+
+    def __init__(self, low: float | None, high: float | None) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+
+    def slope(self, x: Tensor) -> Tensor:
+        """The derivative at x, as autograd has it, in the same shape."""
+        within = torch.ones_like(x, dtype=torch.bool)
+        if self.low is not None:
+            within &= x >= self.low
+        if self.high is not None:
+            within &= x <= self.high
+        return within.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """The bounds, by which one is told from another."""
+        return f"{self.low}, {self.high}"
+
+
 @dataclass(frozen=True)
 class Function:
     """Which call of which function: its name, and how many of that name came before."""
@@ -53,6 +79,18 @@ def _leaky(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> nn.Module:
 
 def _hardtanh(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> nn.Module:
     return nn.Hardtanh(**_given(args, kwargs, "min_val", "max_val"))
+
+
+def _clamp(*names: str) -> Callable[[tuple[Any, ...], Mapping[str, Any]], nn.Module]:
+    """`clamp` and its kin, whose arguments have these of the names "min" and "max"; by a tensor of bounds it is opaque."""
+
+    def module_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> nn.Module:
+        given = _given(args, kwargs, *names)
+        low, high = given.get("min"), given.get("max")
+        plain = all(bound is None or isinstance(bound, int | float) for bound in (low, high))
+        return Clamp(low, high) if plain else Opaque()
+
+    return module_of
 
 
 def _adaptive(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> nn.Module:
@@ -90,6 +128,12 @@ _KNOWN: dict[Callable[..., Any], tuple[str, Callable[[tuple[Any, ...], Mapping[s
     **dict.fromkeys((F.leaky_relu, F.leaky_relu_), ("leaky_relu", _leaky)),
     F.relu6: ("relu6", _same(nn.ReLU6)),
     **dict.fromkeys((F.hardtanh, F.hardtanh_), ("hardtanh", _hardtanh)),
+    **dict.fromkeys(
+        (torch.clamp, torch.clamp_, torch.clip, torch.clip_, Tensor.clamp, Tensor.clamp_, Tensor.clip, Tensor.clip_),
+        ("clamp", _clamp("min", "max")),
+    ),
+    **dict.fromkeys((torch.clamp_min, torch.clamp_min_, Tensor.clamp_min, Tensor.clamp_min_), ("clamp", _clamp("min"))),
+    **dict.fromkeys((torch.clamp_max, torch.clamp_max_, Tensor.clamp_max, Tensor.clamp_max_), ("clamp", _clamp("max"))),
     F.adaptive_avg_pool2d: ("adaptive_avg_pool2d", _adaptive),
     F.avg_pool2d: ("avg_pool2d", _average),
     **dict.fromkeys((torch.mean, Tensor.mean), ("mean", _mean)),
@@ -98,6 +142,7 @@ _KNOWN: dict[Callable[..., Any], tuple[str, Callable[[tuple[Any, ...], Mapping[s
         function: (function.__name__.rstrip("_"), _OPAQUE)
         for function in (
             *(F.silu, F.gelu, F.elu, F.elu_, F.selu, F.celu, F.mish, F.softplus, F.hardswish, F.logsigmoid, F.prelu),
+            *(F.threshold, F.rrelu, F.hardsigmoid, F.softsign, torch.maximum, Tensor.maximum),
             *(torch.tanh, torch.sigmoid, Tensor.tanh, Tensor.sigmoid, F.max_pool2d, F.adaptive_max_pool2d, F.interpolate),
             *(F.batch_norm, F.group_norm, F.instance_norm, F.conv2d, F.pixel_unshuffle, F.dropout2d),
         )

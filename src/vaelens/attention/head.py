@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vaelens.attention.functions import Function
+from vaelens.attention.functions import Clamp, Function
 from vaelens.attention.trace import altered
 
 # The derivative of each piecewise-linear activation at its input (B, J), as autograd has it: that of ReLU at 0 is 0.
@@ -27,6 +27,7 @@ SLOPES: dict[type[nn.Module], Callable[..., Tensor]] = {
     nn.PReLU: lambda module, x: torch.where(x > 0, 1.0, module.weight.to(x.dtype)),
     nn.ReLU6: lambda module, x: ((x > 0) & (x < 6)).to(x.dtype),
     nn.Hardtanh: lambda module, x: ((x > module.min_val) & (x < module.max_val)).to(x.dtype),
+    Clamp: lambda module, x: module.slope(x),
 }
 LINEAR: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv2d)
 POOLING: tuple[type[nn.Module], ...] = (nn.AdaptiveAvgPool2d, nn.AvgPool2d)

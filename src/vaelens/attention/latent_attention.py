@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 from torch.nn.parameter import is_lazy
 
-from vaelens.attention.dependence import independent, suspects
+from vaelens.attention.dependence import independent, reached, suspects
 from vaelens.attention.encoding import Encoding, MapOverwritten, Outdated, encode
 from vaelens.attention.head import NoClosedForm
 from vaelens.attention.maps import LatentMaps
@@ -297,7 +297,7 @@ class LatentAttention:
             raise UsageError(f"the parameters of {name} were made in torch.inference_mode, where no gradient can be taken")
         plan = make_plan(self.model, probe, self._asked_layer, self.grid, self.variant)
         if self.grid is not None and self._asked_layer is None:
-            plan = self._last_of_tokens(probe, plan)
+            plan = self._last_of_tokens(probe, plan, self.grid)
         beyond = self.latents if isinstance(self.latents, int) else max((*(self.latents or (0,)),)) + 1
         if beyond > plan.latent_dim:
             raise UsageError(
@@ -317,13 +317,12 @@ class LatentAttention:
         method = f"vjp because {why_not}" if why_not else "closed_form"
         log.info("layer '%s' %s: %s", plan.layer, plan.shape, method)
 
-    def _last_of_tokens(self, probe: Tensor, plan: Plan) -> Plan:
+    def _last_of_tokens(self, probe: Tensor, plan: Plan, grid: Grid) -> Plan:
         """The last layer of tokens in whose places the mean lies: behind the last attention a class token is alone."""
-        for layer in reversed(plan.layers):
-            if plan.layers[layer][1:] == plan.shape[1:]:
-                tried = make_plan(self.model, probe, layer, self.grid, self.variant)
-                if not independent(self.model, probe, tried, self.memory, range(plan.latent_dim)):
-                    return tried
+        for layer in reached(self.model, probe, plan, grid):
+            tried = make_plan(self.model, probe, layer, grid, self.variant)
+            if not independent(self.model, probe, tried, self.memory, range(plan.latent_dim)):
+                return tried
         return plan
 
     def _refuse(self, why: str, layer: str | None = None) -> None:

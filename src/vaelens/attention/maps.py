@@ -118,6 +118,18 @@ class LatentMaps:
 
         return plot_maps(self, images, latents, axes, limit, most)
 
+    def show(self) -> None:
+        """Show them: in a notebook as a picture, else in a window where there is a display, else in words."""
+        from vaelens.report.notebook import show
+
+        show(self)
+
+    def in_words(self) -> str:
+        """Of how many images and latents, at which layer."""
+        from vaelens.attention.drawing import told
+
+        return told(self)
+
     def _repr_html_(self) -> str:
         from vaelens.attention.drawing import html_of_maps
 

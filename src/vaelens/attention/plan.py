@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from vaelens.attention.functions import Function
 from vaelens.attention.head import LINEAR, LinearHead, NoClosedForm
+from vaelens.attention.layouts import Layouts
 from vaelens.attention.search import find_head, is_map, last_feature_map
 from vaelens.attention.tokens import Grid
-from vaelens.attention.trace import Call, Images, Place, Trace, encoder_of, trace
+from vaelens.attention.trace import Images, Place, Trace, encoder_of, takes_hooks, trace
 from vaelens.attention.untouched import uncompiled
 from vaelens.attention.variants import VARIANTS, by_pixel
 from vaelens.errors import UsageError, unknown
@@ -87,12 +88,15 @@ def make_plan(model: nn.Module, probe: Tensor, layer: str | None, grid: Grid | N
     """
     with uncompiled():
         seen = trace(model, probe, themselves=by_pixel(variant))
-    layers = {call.name: _shape(call, grid) for call in seen.calls if call.name and _is_map(call, grid)}
-    position = _find(model, seen, layer, layers, grid)
+    layouts = Layouts(seen)
+    shapes = _shapes(seen, layouts, grid)
+    layers = {seen.calls[at].name: shape for at, shape in shapes.items() if seen.calls[at].name}
+    position = _find(model, seen, layer, layers, layouts, shapes, grid)
     call = seen.calls[position]
-    head, why_not = None, ""
+    laid = not layouts.is_map(call.output)
+    head, why_not = None, "its tokens are laid on a grid" if laid else ""
     try:
-        head = find_head(seen, position)
+        head = None if laid else find_head(seen, position)
     except NoClosedForm as reason:
         why_not = str(reason)
     behind = [c.output.tensor[0].numel() for c in seen.calls[position:] if c.output.tensor.ndim]
@@ -101,7 +105,7 @@ def make_plan(model: nn.Module, probe: Tensor, layer: str | None, grid: Grid | N
         nth=call.function.nth if call.function else call.nth,
         calls=seen.counts[call.counted],
         image_shape=tuple(probe.shape[1:]),
-        shape=_shape(call, grid),
+        shape=shapes[position],
         latent_dim=seen.mean.tensor.shape[1],
         head=head,
         why_not=why_not,
@@ -109,33 +113,50 @@ def make_plan(model: nn.Module, probe: Tensor, layer: str | None, grid: Grid | N
         floats_behind=max(behind),
         layers=layers,
         function=call.function,
-        grid=None if call.output.tensor.ndim == 4 else grid,
+        grid=grid if laid else None,
         of_images=isinstance(call.module, Images),
     )
 
 
-def _is_map(call: Call, grid: Grid | None) -> bool:
-    output = call.output.tensor
-    return output.ndim == 4 or (grid is not None and grid.fits(output))
+def _shapes(seen: Trace, layouts: Layouts, grid: Grid | None) -> dict[int, tuple[int, int, int]]:
+    """(n, h, w) of the calls, by index, that give a feature map, or tokens that fill the grid."""
+    shapes = {}
+    for at, call in enumerate(seen.calls):
+        output = call.output.tensor
+        if layouts.is_attention(call) or not _one_each(seen, output):
+            continue
+        if layouts.is_map(call.output):
+            shapes[at] = (output.shape[1], output.shape[2], output.shape[3])
+        elif grid is not None and grid.fits(output):
+            shapes[at] = (output.shape[-1], grid.height, grid.width)
+    return shapes
 
 
-def _shape(call: Call, grid: Grid | None) -> tuple[int, int, int]:
-    output = call.output.tensor
-    if output.ndim == 3:
-        assert grid is not None
-        return output.shape[2], grid.height, grid.width
-    n, h, w = output.shape[1:]
-    return n, h, w
+def _one_each(seen: Trace, output: Tensor) -> bool:
+    """Whether an output has one entry for each image, and not for each window, or for each token, (T, B, n)."""
+    return output.shape[:1] == seen.mean.tensor.shape[:1]
 
 
-def _find(model: nn.Module, seen: Trace, layer: str | None, layers: dict[str, tuple[int, int, int]], grid: Grid | None) -> int:
-    """The index of the call whose output is the feature map."""
+def _find(
+    model: nn.Module,
+    seen: Trace,
+    layer: str | None,
+    layers: dict[str, tuple[int, int, int]],
+    layouts: Layouts,
+    shapes: dict[int, tuple[int, int, int]],
+    grid: Grid | None,
+) -> int:
+    """The index of the call whose output is the feature map, one of those in `shapes`."""
     if layer is None:
         layer = getattr(model, "explained_layer", None)  # as an adapter says where the last one would tell nothing
     if layer is None:
-        found = _default(seen) if grid is None else _last_tokens(seen, grid)
+        found = _default(seen, shapes) if grid is None else _last_tokens(seen, layouts, shapes)
+        if found is None and grid is not None:
+            raise UsageError(
+                f"no layer of {encoder_of(model)} fills a grid of {grid.height} x {grid.width}; {_tokens(seen, layouts)}"
+            )
         if found is None:
-            named = f"name the layer, one of: {', '.join(layers)}" if layers else _no_maps(seen)
+            named = f"name the layer, one of: {', '.join(layers)}" if layers else _no_maps(model, seen)
             raise UsageError(f"found no feature map of more than one pixel in {encoder_of(model)}; {named}")
         return found
     for at, call in enumerate(seen.calls):
@@ -144,24 +165,43 @@ def _find(model: nn.Module, seen: Trace, layer: str | None, layers: dict[str, tu
     # A module may be known by several names; its calls go by the first.
     module = dict(model.named_modules(remove_duplicate=False)).get(layer) if isinstance(layer, str) else None
     index = None if module is None else seen.last_call(module)
-    if index is not None and seen.calls[index].name in layers:
-        return index
+    if module is not None and any(seen.calls[at].module is module for at in shapes):
+        return max(at for at in shapes if seen.calls[at].module is module)
     if index is not None:
-        shape = tuple(seen.calls[index].output.tensor.shape[1:])
+        given = seen.calls[index].output.tensor
+        there = f"there are: {', '.join(layers)}" if layers else _no_maps(model, seen)
+        if not _one_each(seen, given):
+            raise UsageError(
+                f"layer '{layer}' gives {tuple(given.shape)} for {len(seen.mean.tensor)} images, and not a map or tokens of "
+                f"each; {there}"
+            )
+        shape = tuple(given.shape[1:])
         tokens = (
             f"; if these are tokens, say how they lie: grid=(height, width) of {shape[0]} at most" if len(shape) == 2 else ""
         )
-        there = f"there are: {', '.join(layers)}" if layers else _no_maps(seen)
+        if layouts.in_rows(seen.calls[index].output):
+            tokens = f", as its channels come last; say so: grid=({shape[0]}, {shape[1]})"
         raise UsageError(f"layer '{layer}' gives {shape} per image, no feature map (n, h, w){tokens}; {there}")
     if module is not None:
-        raise UsageError(f"layer '{layer}' is not called by encode; there are: {', '.join(layers)}")
+        if layers:
+            raise UsageError(f"layer '{layer}' is not called by encode; there are: {', '.join(layers)}")
+        raise UsageError(f"no call of layer '{layer}' is seen; {_no_maps(model, seen)}")
     if layer == Images.NAME:
         raise UsageError("the images themselves have no channels to weigh: explain them pixel by pixel, variant='hirescam'")
     raise unknown("layer", layer, layers)
 
 
-def _no_maps(seen: Trace) -> str:
+def _no_maps(model: nn.Module, seen: Trace) -> str:
     """Why there is no layer to name."""
+    unseen = next((name for name, module in model.named_modules() if not takes_hooks(module)), None)
+    if unseen is not None:
+        within = f"'{unseen}'" if unseen else "it"
+        return (
+            f"layers within {within}, which torch.jit made, cannot be seen: explain the model as it was written, "
+            "with the same weights (load_state_dict)"
+        )
+    if not any(isinstance(call.module, LINEAR) for call in seen.calls):
+        return "no call of a layer is seen, as of a model that was exported: explain it as it was written"
     if any(call.output.tensor.ndim == 3 for call in seen.calls):
         return "some give tokens (B, T, n): say how they lie, grid=(height, width)"
     return (
@@ -170,22 +210,34 @@ def _no_maps(seen: Trace) -> str:
     )
 
 
-def _last_tokens(seen: Trace, grid: Grid) -> int | None:
+def _tokens(seen: Trace, layouts: Layouts) -> str:
+    """Which grids there would be."""
+    tokens = [call.output.tensor for call in seen.calls if call.output.tensor.ndim == 3]
+    counts = {str(output.shape[1]) for output in tokens if _one_each(seen, output)}
+    rows = {f"{h} x {w}" for h, w, _ in (c.output.tensor.shape[1:] for c in seen.calls if layouts.in_rows(c.output))}
+    found = [f"rows of tokens {', '.join(sorted(rows))}"] if rows else []
+    found += [f"tokens (B, T, n) with T {', '.join(sorted(counts))}"] if counts else []
+    if tokens and not found:
+        return f"its tokens {tuple(tokens[-1].shape)} do not lie image by image, (B, T, n), as with batch_first=True"
+    return f"there are {' and '.join(found)}" if found else "it has no tokens: leave out the grid"
+
+
+def _last_tokens(seen: Trace, layouts: Layouts, shapes: dict[int, tuple[int, int, int]]) -> int | None:
     """The last tokens that the mean may come from."""
-    found = [index for index, call in enumerate(seen.calls) if call.name and grid.fits(call.output.tensor)]
-    return found[-1] if found else None
+    tokens = [at for at in shapes if seen.calls[at].name and not layouts.is_map(seen.calls[at].output)]
+    return tokens[-1] if tokens else None
 
 
-def _default(seen: Trace) -> int | None:
+def _default(seen: Trace, shapes: dict[int, tuple[int, int, int]]) -> int | None:
     """The last feature map before the mean; where modules alone do not lead there, the last convolution with its activation."""
     place = last_feature_map(seen)
     if place is not None:
         index = seen.outermost(place)
-        if index is not None and seen.calls[index].name:
+        if index in shapes and seen.calls[index].name:
             return index
     for index in range(len(seen.calls) - 1, -1, -1):
         call = seen.calls[index]
-        if isinstance(call.module, nn.Conv2d) and is_map(call.output.tensor):
+        if isinstance(call.module, nn.Conv2d) and index in shapes and is_map(call.output.tensor):
             return _with_activation(seen, index)
     first = seen.calls[0] if seen.calls else None
     return 0 if first and isinstance(first.module, Images) and is_map(first.output.tensor) else None

@@ -135,6 +135,18 @@ class PosteriorMaps:
 
         return plot_posterior(self, images, latents, axes, at, above, limit)
 
+    def show(self) -> None:
+        """Show it: in a notebook as a picture, else in a window where there is a display, else in words."""
+        from vaelens.report.notebook import show
+
+        show(self)
+
+    def in_words(self) -> str:
+        """Of how many images and latents, at which layer."""
+        from vaelens.attention.drawing import told
+
+        return told(self.maps)
+
     def _repr_html_(self) -> str:
         from vaelens.attention.drawing import html_of_posterior
 

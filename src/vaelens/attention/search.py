@@ -18,6 +18,7 @@ from vaelens.attention.head import (
     Stage,
     margin,
 )
+from vaelens.attention.layouts import Layouts
 from vaelens.attention.trace import Call, Place, Trace
 
 
@@ -27,14 +28,28 @@ def is_map(tensor: Tensor) -> bool:
 
 
 def last_feature_map(trace: Trace) -> Place | None:
-    """The last feature map of more than one pixel before the mean, walking back from the mean through modules."""
+    """The last feature map of more than one pixel before the mean, walking back from the mean through modules.
+
+    Of a latent that is the mean over a map's pixels it is the one before: that map would explain itself.
+    """
+    layouts = Layouts(trace)
+
+    def found(place: Place) -> bool:
+        return is_map(place.tensor) and layouts.is_map(place)
+
+    mixed = False  # whether a layer lies between here and the mean
     index = _maker(trace, trace.mean)
     while index is not None:
+        mixed = mixed or type(trace.calls[index].module) in LINEAR
         place = trace.calls[index].input
-        if is_map(place.tensor):
+        if found(place) and mixed:
             return place
+        if found(place):
+            before = _maker(trace, place)  # which may have given more channels than are pooled
+            index = before if before is not None and before < index else None
+            continue
         index = trace.producer(place, index)
-        if index is not None and is_map(trace.calls[index].output.tensor):
+        if index is not None and found(trace.calls[index].output) and mixed:
             return trace.calls[index].output
     return None
 
@@ -46,8 +61,6 @@ def find_head(trace: Trace, position: int) -> LinearHead:
         NoClosedForm: the way from the map to the mean is not Flatten, linear, piecewise linear, linear.
     """
     features = trace.calls[position].output
-    if features.tensor.ndim != 4:
-        raise NoClosedForm("its tokens are laid on a grid")
     stages, final, given = _walk(trace, trace.mean, position)
     n, h, w = features.tensor.shape[1:]
     entry = _entry(stages, final, (n, h, w))

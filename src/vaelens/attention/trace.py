@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.jit._trace import TopLevelTracedModule
 from torch.utils.hooks import RemovableHandle
 
 from vaelens.attention.functions import Function
@@ -44,7 +45,7 @@ def posterior(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         raise UsageError(
             f"{encoder_of(model)} takes more than images ({error}); vaelens.adapt(model, encode=...) takes a function of them"
         ) from error
-    except (RuntimeError, ValueError, IndexError) as error:
+    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
         if isinstance(error, VaelensError) or torch.compiler.is_compiling():
             raise
         raise _not_taken(model, images, error) from error
@@ -69,7 +70,7 @@ def _not_taken(model: nn.Module, images: Tensor, error: Exception) -> UsageError
     weights = [p for p in model.parameters() if p.is_floating_point()]
     types, devices = {p.dtype for p in weights}, {p.device for p in weights}
     why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-    mend = "check their channels and size"
+    mend = "check their channels and size, and that it takes any number of them"
     if len(devices) == 1 and images.device not in devices:
         mend = f"they are on {images.device} and the model is on {(where := devices.pop())}: images.to('{where}')"
     elif len(types) == 1 and images.dtype not in types:
@@ -81,6 +82,11 @@ def altered(module: nn.Module) -> bool:
     """Whether calling the module does more than its class says: it has hooks, or a `forward` of its own."""
     hooked = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return any(hooked) or "forward" in module.__dict__ or any(map(len, _HOOKS_ON_ALL))
+
+
+def takes_hooks(module: nn.Module) -> bool:
+    """Whether calls of it can be seen: of what torch.jit made, a module that was traced is, and nothing within it."""
+    return not isinstance(module, torch.jit.ScriptModule) or isinstance(module, TopLevelTracedModule)
 
 
 _HOOKS_ON_ALL = tuple(getattr(nn.modules.module, f"_global_{kind}_hooks") for kind in ("forward", "forward_pre", "backward"))
@@ -186,13 +192,14 @@ class Images(nn.Identity):
     NAME = "images"
 
 
-def trace(model: nn.Module, images: Tensor, themselves: bool = False) -> Trace:
-    """Encode `images` (B, C, H, W) once in eval mode without gradients and record every call.
+def trace(model: nn.Module, images: Tensor, themselves: bool = False, grad: bool = False) -> Trace:
+    """Encode `images` (B, C, H, W) once in eval mode and record every call.
 
     Args:
         model: has encode(images) -> (mean, logvar).
         images: (B, C, H, W).
         themselves: whether the images come first, as a layer, unless a module has that name.
+        grad: whether with gradients, in one graph.
     """
     seen = _Recorder({module: name for name, module in model.named_modules()})
     handles: list[RemovableHandle] = []
@@ -200,11 +207,13 @@ def trace(model: nn.Module, images: Tensor, themselves: bool = False) -> Trace:
     # An `encode` that draws random numbers or counts its calls even in eval mode must leave the caller's as they are.
     try:
         for module in seen.names:
-            if not isinstance(module, torch.jit.ScriptModule):  # one takes no hooks, and what is in it stays unseen
+            if takes_hooks(module):
                 handles.append(module.register_forward_pre_hook(own_thread(seen.enter)))
                 handles.append(module.register_forward_hook(own_thread(seen.leave)))
-        with eval_mode(model), undone(model, images.device), torch.inference_mode(False), torch.no_grad():
+        with eval_mode(model), undone(model, images.device), torch.inference_mode(False), torch.set_grad_enabled(grad):
             images = images.detach().clone()
+            if grad:
+                images = images.requires_grad_().clone()  # some write into their input, which a leaf does not allow
             if themselves:
                 seen.start(images)
             with calls_of_functions(seen):
@@ -250,7 +259,7 @@ class _Recorder:
         self.counts[module] += 1
         if stack and isinstance(output, Tensor):
             place = Place.of(output)
-            leaf = not any(module.children())
+            leaf = not any(takes_hooks(child) for child in module.children())
             # A module of one's own whose output is that of a function in it: the function is what is to be known.
             if leaf and not _is_torchs(module) and len(self.calls) > first and self.calls[-1].output.holds_same(place):
                 leaf = False

@@ -75,7 +75,7 @@ class Traversal:
             flat = iter(as_axes(axes, len(rows) * (len(self.values) + 1), "value of a latent and its map"))
             for k, name in enumerate(names):
                 for at, value in enumerate(self.values):
-                    draw_image(next(flat), fine(frames[k, at]), image.shape, f"{name} = {value:+g}")
+                    draw_image(next(flat), fine(frames[k, at]), image.shape, f"{name} = {value:+.3g}")
                 draw_map(next(flat), image, maps[k], upper, name)
             return axes
         means = [float(self.maps.mean[0, latent]) for latent in self.latents]
@@ -102,7 +102,7 @@ class Traversal:
     def in_words(self) -> str:
         """Which latents move from where to where."""
         named = ", ".join(f"z{latent}" for latent in self.latents)
-        return f"{named} at {len(self.values)} values from {self.values[0]:g} to {self.values[-1]:g}"
+        return f"{named} at {len(self.values)} values from {self.values[0]:.3g} to {self.values[-1]:.3g}"
 
     def _repr_html_(self) -> str:
         from vaelens.report.notebook import fragment, never_raising
@@ -166,6 +166,7 @@ def traverse(
         raise UsageError("the image is to be in [0, 1]; where the model takes others, adapt(model, input_range=...) turns it")
     with torch.no_grad():
         encoding = attention.encode(batch)  # which finds the layer, too, where no image was explained yet
+    decode = _of_images(attention.model, decode)
     if latents is None:
         latents = most_telling(encoding.mean.detach(), encoding.logvar.detach())
     method = "vjp" if attention.method == "vjp" else "auto"
@@ -185,6 +186,26 @@ def traverse(
         decoded=decoded,
         active=torch.ones(len(which), dtype=torch.bool),
     )
+
+
+def _of_images(model: torch.nn.Module, decode: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
+    """The model's `decode`, with one line for what it does not take, or gives that is no image."""
+    name = f"{type(getattr(model, 'model', model)).__name__}.decode"
+
+    def images(codes: Tensor) -> Tensor:
+        try:
+            given = decode(codes)
+        except (torch.OutOfMemoryError, UsageError):
+            raise
+        except (TypeError, RuntimeError, ValueError, IndexError, AssertionError) as error:
+            why = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise UsageError(f"{name} does not take latents {tuple(codes.shape)} and nothing else ({why})") from error
+        if not isinstance(given, Tensor) or given.ndim != 4 or len(given) != len(codes):
+            got = tuple(given.shape) if isinstance(given, Tensor) else f"a {type(given).__name__}"
+            raise UsageError(f"{name} must return images (B, C, H, W) of latents {tuple(codes.shape)}, got {got}")
+        return given
+
+    return images
 
 
 def frames_of(

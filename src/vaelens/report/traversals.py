@@ -87,7 +87,7 @@ def traversal_grid(
     for at, line in enumerate(key):
         sheet.text(left, y + caption + at * LINE * SMALL, line, page - left - MARGIN, size=SMALL)
     for at, value in enumerate(values):
-        told = f"{value:+g}".replace("-", "−") if value else "0"
+        told = f"{value:+.3g}".replace("-", "−") if value else "0"
         sheet.text(left + at * step + width / 2, first - caption, told, step - 0.04, size=SMALL, align="center")
     for at, head in enumerate(shown):
         sheet.text(at_map + at * step + width / 2, first - caption, head, step, size=SMALL, align="center")
