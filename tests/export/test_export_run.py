@@ -150,13 +150,20 @@ def test_what_is_no_export_is_refused_in_one_line(exported: Files, tmp_path: Pat
         with pytest.raises(DataError, match=r"damaged\.onnx (is no file of ONNX|was not written by)") as error:
             load(tmp_path / "damaged.onnx")
         assert "\n" not in str(error.value)
-    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
-    other = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Abs", ["x"], ["y"])], "other", [value], [other])
-    foreign = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
-    onnx.save(foreign, tmp_path / "foreign.onnx")
-    with pytest.raises(DataError, match="was not written by vaelens export"):
-        load(tmp_path / "foreign.onnx")
+    for kind, shape, metadata in (
+        ("FLOAT", ["batch", 4, 4, 1], None),
+        ("FLOAT", ["batch", 4, 4, 1], "{nothing"),
+        ("FLOAT", ["batch", 4, 4, 1], "3"),
+        ("FLOAT", ["batch", "height", 4, 1], "{}"),
+        ("INT64", ["batch", 4, 4, 1], "{}"),
+    ):
+        value, other = (onnx.helper.make_tensor_value_info(name, getattr(onnx.TensorProto, kind), shape) for name in "xy")
+        graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "other", [value], [other])
+        foreign = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+        onnx.helper.set_model_props(foreign, {} if metadata is None else {"vaelens": metadata})
+        onnx.save(foreign, tmp_path / "foreign.onnx")
+        with pytest.raises(DataError, match="was not written by vaelens export"):
+            load(tmp_path / "foreign.onnx")
 
 
 def test_the_example_needs_onnxruntime_and_numpy_alone(exported: Files, run: Run, tmp_path: Path) -> None:
