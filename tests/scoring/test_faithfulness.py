@@ -273,6 +273,12 @@ def test_misuse_is_refused_in_one_line(
 def test_runs_that_do_not_compare_are_refused(fails: Callable[..., str], tiny_copy: Path, folder_run: Path) -> None:
     assert "compare runs of the same data" in fails("evaluate", tiny_copy, "--faithfulness", "--against", folder_run, code=2)
     assert "there is no run at" in fails("evaluate", tiny_copy, "--faithfulness", "--against", tiny_copy / "no", code=1)
+    other = tiny_copy.parent / "other"
+    shutil.copytree(tiny_copy, other)
+    config = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(config.replace("normal: 1", "normal: 3"))  # the same size, and not the same latents
+    said = fails("evaluate", tiny_copy, "--faithfulness", "--against", other, code=2)
+    assert said == f"{other} is of other data than {tiny_copy} (normal); compare runs of the same data and network"
 
 
 def test_without_captum_its_method_is_left_out_and_asked_for_it_is_refused(

@@ -127,7 +127,7 @@ def _matched(codes: Tensor, others: Tensor, least: float) -> tuple[list[tuple[in
         centred = values.detach().cpu().double()
         centred = centred - centred.mean(0)
         scaled.append(centred / centred.norm(dim=0).clamp_min(1e-12))
-    correlation = scaled[0].T @ scaled[1]
+    correlation = (scaled[0].T @ scaled[1]).clamp(-1, 1)
     rows, columns = linear_sum_assignment(correlation.abs().numpy(), maximize=True)
     found = [((int(i), int(j)), float(correlation[i, j])) for i, j in zip(rows, columns, strict=True)]
     found = sorted((pair for pair in found if abs(pair[1]) >= least), key=lambda pair: -abs(pair[1]))
