@@ -238,6 +238,8 @@ def test_interval_is_students() -> None:
         ({"replacement": torch.rand(2, 1, 3, 2)}, "replacements are"),
         ({"steps": 0}, "steps must be a whole number from 1 on"),
         ({"batch_size": 0}, "batch_size must be"),
+        ({"seed": -1}, "seed must be a whole number from 0 on, got -1"),
+        ({"seed": 10**20}, "seed must be at most"),
         ({"images": torch.zeros(2, 1, 2, 2, dtype=torch.uint8)}, "floating-point numbers"),
         ({"images": torch.rand(0, 1, 2, 2)}, "at least one"),
         ({"images": torch.full((2, 1, 2, 2), float("inf"))}, "images must be finite"),

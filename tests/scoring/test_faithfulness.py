@@ -259,6 +259,8 @@ def test_sprites_are_judged_without_normal_images(
         (("--faithfulness", "--metrics", "mig"), "--metrics has no part in --faithfulness"),
         (("--faithfulness", "--images", 0), "images must be a whole number from 1 on"),
         (("--faithfulness", "--methods", "cvpr,gradcam"), "unknown method 'gradcam'; there are: cvpr, arxiv_v1"),
+        (("--faithfulness", "--seed", 10**20), "seed must be at most 9223372036854775806, got 100000000000000000000"),
+        (("--faithfulness", "--replace", ""), "unknown replacement ''; there are: blur, neighbour"),
         (("--faithfulness", "--replace", "black"), "unknown replacement 'black'; there are: blur, neighbour"),
         (("--faithfulness", "--localizer", "nothing"), "unknown localizer 'nothing'"),
     ],
