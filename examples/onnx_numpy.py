@@ -16,7 +16,7 @@ about = json.loads(session.get_modelmeta().custom_metadata_map["vaelens"])
 _, height, width, channels = about["input"]["shape"]
 if not files or "flagged" not in about["outputs"] or about["preprocessing"].get("frames", 1) > 1:
     sys.exit("takes image files, and a model that flags single images")
-for i, file in enumerate(files):
+for file in files:
     image = ImageOps.exif_transpose(Image.open(file))
     if image.mode.startswith(("I", "F")) or image.has_transparency_data:
         sys.exit(f"{file}: pixels of more than 8 bits or transparent; save it with 8 bits and opaque, or make it so here")

@@ -248,6 +248,12 @@ def test_an_autoencoder_has_scores_and_no_latents(defect_root: Path, tmp_path: P
     got, wanted = load(written.path)(images.permute(0, 2, 3, 1).numpy()), run.localize(to_float(images))
     assert np.allclose(got["maps"], wanted.maps.numpy(), atol=1e-6)
     assert np.array_equal(got["flagged"], wanted.flagged.numpy())
+    ssim = export_run(run, tmp_path / "ssim.onnx", localizer="ae-ssim", false_alarms=0.1)
+    got, wanted = load(ssim.path)(images.permute(0, 2, 3, 1).numpy()), run.localize(to_float(images), "ae-ssim", 0.1)
+    assert np.allclose(got["maps"], wanted.maps.numpy(), atol=1e-5)
+    assert np.allclose(got["score"], wanted.score.numpy(), atol=1e-5)
+    assert np.array_equal(got["flagged"], wanted.flagged.numpy())
+    assert wanted.flagged.any()
     with pytest.raises(UsageError, match="a run of objective 'anogan' has no encoder to export"):
         choose(Run(run.path, replace(run.config, objective="anogan"), run.model, {}, {}))
     with pytest.raises(UsageError, match="'deviation' takes a VAE"):

@@ -247,8 +247,8 @@ def _check_alike(run: Run, other: Run) -> None:
     apart = [part for part in _SAME if other.config.dataset[part] != run.config.dataset[part]]
     if apart:
         raise UsageError(
-            f"{shown(other.path)} is of other data than {shown(run.path)} ({', '.join(apart)}); compare runs of the same data and "
-            "network"
+            f"{shown(other.path)} is of other data than {shown(run.path)} ({', '.join(apart)}); compare runs of the same data "
+            "and network"
         )
     if not bool(other.active.any()):
         raise UsageError(f"none of the latents of {shown(other.path)} is active, so there is nothing to agree with")
