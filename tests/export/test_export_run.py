@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -186,6 +187,32 @@ def test_the_example_needs_onnxruntime_and_numpy_alone(exported: Files, run: Run
     for line, p, score in zip(lines[:3], verdict.p_value.tolist(), verdict.score.tolist(), strict=False):
         assert f"p = {p:.3f}, " in line
         assert float(re.findall(r"score ([\d.]+)", line)[0]) == pytest.approx(score, abs=2e-3)
+
+
+def test_the_example_reads_files_as_the_library_does_or_says_that_it_cannot(
+    exported: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vaelens.data.decode import read_image
+
+    def said(*files: Path) -> str:
+        monkeypatch.setattr(sys, "argv", ["onnx_numpy.py", str(exported[0]), *map(str, files)])
+        try:
+            runpy.run_path(str(ROOT / "examples" / "onnx_numpy.py"))
+        except SystemExit as error:
+            return str(error)
+        return capsys.readouterr().out
+
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=turned)
+    upright = read_image(tmp_path / "turned.png", 1, (28, 28), convert=True).permute(1, 2, 0)[None].numpy()
+    assert f"score {load(exported[0])(upright)['score'][0]:.3f}, " in said(tmp_path / "turned.png")
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    Image.fromarray(np.dstack([pixels, pixels[..., 0]])).save(tmp_path / "clear.png")
+    for name in ("deep.png", "clear.png"):
+        assert said(tmp_path / name).startswith(f"{tmp_path / name}: pixels of more than 8 bits or transparent")
+    assert said().startswith("takes image files")
 
 
 @pytest.mark.parametrize("spec", ["normal-difference", "kl", "attention:score=overall:variant=expvae"])

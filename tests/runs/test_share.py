@@ -381,6 +381,7 @@ def test_command(run: Run, hub: Hub, tmp_path: Path, cli: Any, fails: Any) -> No
     assert "one place" in fails("share", run.path, "--out", tmp_path / "x", "--to", "a/b", code=2)
     assert "--public is for the hub" in fails("share", run.path, "--out", tmp_path / "x", "--public", code=2)
     assert "--images" in fails("share", run.path, "--to", "me/ones", code=2)
+    assert "a licence is one line" in fails("share", run.path, "--out", tmp_path / "x", "--license", "", code=2)
     assert hub.asked == []
     done = cli("share", run.path, "--to", "me/ones", "--images")
     assert done.code == 0, done.err

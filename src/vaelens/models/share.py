@@ -16,7 +16,7 @@ from vaelens.data.files import shown
 from vaelens.errors import RunError, UsageError, brief
 from vaelens.models.registry import NETWORKS, KnownNetwork
 from vaelens.models.stored import gist, with_weights
-from vaelens.output import to_json, write_bytes, write_text
+from vaelens.output import write_bytes, write_json
 from vaelens.shared import Shared
 
 CONFIG, MODEL = "config.json", "model.safetensors"
@@ -56,7 +56,7 @@ class SharedNetwork(Shared, model_card_template=TEMPLATE):  # type: ignore[call-
         about = {"library_name": "vaelens", "vaelens": __version__, "network": self.network}
         weights = {name: weight.detach().cpu().contiguous() for name, weight in self.model.state_dict().items()}
         write_bytes(save_directory / MODEL, tensors_to_bytes(weights))
-        write_text(save_directory / CONFIG, to_json(about) + "\n")
+        write_json(save_directory / CONFIG, about)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The card, which says what the files hold and what they do not."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from huggingface_hub import ModelCard
 from vaelens._version import __version__
 from vaelens.data.files import shown
 from vaelens.errors import RunError
-from vaelens.output import write_bytes, write_text, writing
+from vaelens.output import write_bytes, write_json, writing
 from vaelens.runs.card import EVALUATION, TEMPLATE, evaluations, tags_of, text_of
 from vaelens.runs.config import CONFIG
 from vaelens.runs.folder import CALIBRATION, METRICS, MODEL, report_of, save_run
@@ -42,10 +41,10 @@ class SharedRun(Shared, model_card_template=TEMPLATE):  # type: ignore[call-arg]
             place = save_directory / report_of(Path(), synthetic)
             with writing(place):
                 place.mkdir(exist_ok=True)
-            write_text(place / EVALUATION, json.dumps(values, indent=2) + "\n")
+            write_json(place / EVALUATION, values)
         network = {**run.config.network, "input_shape": list(run.input_shape)}
         about = {"library_name": "vaelens", "vaelens": __version__, "objective": run.config.objective, "network": network}
-        write_text(save_directory / ARCHITECTURE, json.dumps(about, indent=2) + "\n")
+        write_json(save_directory / ARCHITECTURE, about)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The card with the run's data, figures and limits (see `runs.card`)."""
