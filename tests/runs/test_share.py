@@ -263,8 +263,8 @@ def test_a_folder_that_holds_something_else_is_left_alone(run: Run, saved: Path,
         (lambda f: replaced(f / "calibration.safetensors", b""), "calibration.safetensors is damaged"),
         (lambda f: (f / "metrics.json").unlink(), "incomplete"),
         (lambda f: replaced(f / "metrics.json", b"[]"), "metrics.json is damaged"),
-        (lambda f: replaced(f / "config.json", b"{nothing"), "holds no run that can be loaded"),
-        (lambda f: replaced(f / "config.json", b'["a"]'), "holds no run that can be loaded"),
+        (lambda f: replaced(f / "config.json", b"{nothing"), "holds no model that can be loaded"),
+        (lambda f: replaced(f / "config.json", b'["a"]'), "holds no model that can be loaded"),
     ],
 )
 def test_damaged_repositories_are_refused_in_one_line(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaelens.errors import UsageError
+from vaelens.errors import UsageError, brief
 from vaelens.metrics.faithfulness.inputs import check_maps
 from vaelens.metrics.faithfulness.similarity import map_similarity
 
@@ -85,8 +85,10 @@ def agreement(
         least: in [0, 1].
 
     Raises:
-        UsageError: shapes that do not fit, or fewer than three images.
+        UsageError: shapes that do not fit, fewer than three images, or `least` outside of [0, 1].
     """
+    if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
+        raise UsageError(f"least is the size of a correlation, from 0 to 1, got {brief(least)}")
     for name, code, of in (("codes", codes, maps), ("other_codes", other_codes, other_maps)):
         if not isinstance(code, Tensor) or code.ndim != 2 or len(code) < 3 or not code.isfinite().all():
             raise UsageError(f"{name} are finite numbers (N, K) of at least three images")

@@ -59,9 +59,11 @@ def randomization(
         seed: of the changes of places.
 
     Raises:
-        UsageError: no layer that the mean depends on, maps that are none, or a seed below 0.
+        UsageError: a model without `encode`, no layer that the mean depends on, maps that are none, or a seed below 0.
     """
     check_images(images)
+    if not callable(getattr(model, "encode", None)):
+        raise UsageError(f"{type(model).__name__} has no encode(images) -> (mean, logvar); vaelens.adapt gives a model one")
     original = check_maps(explain(model, images), len(images))
     changed = copy.deepcopy(model)
     layers = _layers(changed, images[:1])
