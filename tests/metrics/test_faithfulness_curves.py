@@ -222,6 +222,9 @@ def test_interval_is_students() -> None:
     assert paired_difference(torch.full((4,), 0.2)).verdict == "better"
     assert paired_difference(torch.zeros(4)).verdict == "no better"
     assert paired_difference(torch.tensor([0.3])).verdict == "too few images"
+    wide = paired_difference(values, least_spread=2.0)
+    assert (wide.mean, wide.high - wide.mean) == (found.mean, pytest.approx(stats.t.ppf(0.975, 4) * 2 / 5**0.5))
+    assert paired_difference(values, least_spread=0.1) == found
     assert paired_difference(torch.tensor([0.3])).to_dict()["mean"] == pytest.approx(0.3)
 
 

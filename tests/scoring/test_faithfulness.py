@@ -25,6 +25,7 @@ from vaelens.runs.train import train_run
 from vaelens.scoring import explainers
 from vaelens.scoring.explainers import INTEGRATED, METHODS, Method, Opposite, methods_of
 from vaelens.scoring.faithfulness import RANDOMIZED, Faithfulness, evaluate_faithfulness
+from vaelens.scoring.faithfulness_anomalies import _inside
 from vaelens.scoring.faithfulness_sample import draw_latents, draw_sample, replacement_of
 from vaelens.scoring.faithfulness_wording import drawn, tables_of, verdicts
 
@@ -192,6 +193,21 @@ def test_masks_are_pointed_at_or_not(run: Run, found: Faithfulness) -> None:
     hits = [bool(mask.flatten()[int(one_map.argmax())]) for one_map, mask in zip(maps, sample.masks, strict=True)]
     assert one.pointing == pytest.approx(sum(hits) / 5)
     assert sum("points at the defect" in line for line in verdicts(found)) == 4
+
+
+def test_no_hit_among_a_few_images_is_no_worse_than_chance() -> None:
+    """Where masks take a hundredth of the image, none of five random pixels hits one in 95 of 100 cases."""
+    masks = torch.zeros(5, 10, 10, dtype=torch.bool)
+    masks[range(5), range(5), 0] = True
+    masks[0, 0, :2] = True
+    share = masks.double().mean((1, 2))
+    chance = {figure: {"random": share, "centre": torch.zeros(5)} for figure in ("pointing", "energy")}
+    maps = torch.zeros(5, 10, 10)
+    maps[:, 9, 9] = 1
+    missed = _inside(maps, masks, chance)
+    assert (missed.pointing, missed.gains["pointing"]["random"].verdict) == (0, "no better")
+    assert missed.gains["energy"]["random"].verdict == "worse"
+    assert _inside(masks.float(), masks, chance).gains["pointing"]["random"].verdict == "better"
 
 
 def test_scores_are_followed_as_pixels_become_the_nearest_normal_images(run: Run, found: Faithfulness) -> None:
