@@ -129,5 +129,5 @@ def _told(error: Exception, name: str, revision: str | None, pushing: bool) -> V
     lines = str(error).strip().splitlines() or [""]
     told = f"{type(error).__name__}: {' '.join(lines[0].split())[:200]}"
     if isinstance(error, ValueError | TypeError | AttributeError) and not pushing:
-        return RunError(f"{name} on the hub holds no run that can be loaded ({told}); name another model or revision")
+        return RunError(f"{name} on the hub holds no model that can be loaded ({told}); name another model or revision")
     return RunError(f"the hub does not {'take' if pushing else 'give'} {name} ({told}); try again later")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -150,13 +151,20 @@ def test_what_is_no_export_is_refused_in_one_line(exported: Files, tmp_path: Pat
         with pytest.raises(DataError, match=r"damaged\.onnx (is no file of ONNX|was not written by)") as error:
             load(tmp_path / "damaged.onnx")
         assert "\n" not in str(error.value)
-    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
-    other = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Abs", ["x"], ["y"])], "other", [value], [other])
-    foreign = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
-    onnx.save(foreign, tmp_path / "foreign.onnx")
-    with pytest.raises(DataError, match="was not written by vaelens export"):
-        load(tmp_path / "foreign.onnx")
+    for kind, shape, metadata in (
+        ("FLOAT", ["batch", 4, 4, 1], None),
+        ("FLOAT", ["batch", 4, 4, 1], "{nothing"),
+        ("FLOAT", ["batch", 4, 4, 1], "3"),
+        ("FLOAT", ["batch", "height", 4, 1], "{}"),
+        ("INT64", ["batch", 4, 4, 1], "{}"),
+    ):
+        value, other = (onnx.helper.make_tensor_value_info(name, getattr(onnx.TensorProto, kind), shape) for name in "xy")
+        graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "other", [value], [other])
+        foreign = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+        onnx.helper.set_model_props(foreign, {} if metadata is None else {"vaelens": metadata})
+        onnx.save(foreign, tmp_path / "foreign.onnx")
+        with pytest.raises(DataError, match="was not written by vaelens export"):
+            load(tmp_path / "foreign.onnx")
 
 
 def test_the_example_needs_onnxruntime_and_numpy_alone(exported: Files, run: Run, tmp_path: Path) -> None:
@@ -179,6 +187,32 @@ def test_the_example_needs_onnxruntime_and_numpy_alone(exported: Files, run: Run
     for line, p, score in zip(lines[:3], verdict.p_value.tolist(), verdict.score.tolist(), strict=False):
         assert f"p = {p:.3f}, " in line
         assert float(re.findall(r"score ([\d.]+)", line)[0]) == pytest.approx(score, abs=2e-3)
+
+
+def test_the_example_reads_files_as_the_library_does_or_says_that_it_cannot(
+    exported: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vaelens.data.decode import read_image
+
+    def said(*files: Path) -> str:
+        monkeypatch.setattr(sys, "argv", ["onnx_numpy.py", str(exported[0]), *map(str, files)])
+        try:
+            runpy.run_path(str(ROOT / "examples" / "onnx_numpy.py"))
+        except SystemExit as error:
+            return str(error)
+        return capsys.readouterr().out
+
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=turned)
+    upright = read_image(tmp_path / "turned.png", 1, (28, 28), convert=True).permute(1, 2, 0)[None].numpy()
+    assert f"score {load(exported[0])(upright)['score'][0]:.3f}, " in said(tmp_path / "turned.png")
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    Image.fromarray(np.dstack([pixels, pixels[..., 0]])).save(tmp_path / "clear.png")
+    for name in ("deep.png", "clear.png"):
+        assert said(tmp_path / name).startswith(f"{tmp_path / name}: pixels of more than 8 bits or transparent")
+    assert said().startswith("takes image files")
 
 
 @pytest.mark.parametrize(
@@ -243,6 +277,12 @@ def test_an_autoencoder_has_scores_and_no_latents(defect_root: Path, tmp_path: P
     got, wanted = load(written.path)(images.permute(0, 2, 3, 1).numpy()), run.localize(to_float(images))
     assert np.allclose(got["maps"], wanted.maps.numpy(), atol=1e-6)
     assert np.array_equal(got["flagged"], wanted.flagged.numpy())
+    ssim = export_run(run, tmp_path / "ssim.onnx", localizer="ae-ssim", false_alarms=0.1)
+    got, wanted = load(ssim.path)(images.permute(0, 2, 3, 1).numpy()), run.localize(to_float(images), "ae-ssim", 0.1)
+    assert np.allclose(got["maps"], wanted.maps.numpy(), atol=1e-5)
+    assert np.allclose(got["score"], wanted.score.numpy(), atol=1e-5)
+    assert np.array_equal(got["flagged"], wanted.flagged.numpy())
+    assert wanted.flagged.any()
     with pytest.raises(UsageError, match="a run of objective 'anogan' has no encoder to export"):
         choose(Run(run.path, replace(run.config, objective="anogan"), run.model, {}, {}))
     with pytest.raises(UsageError, match="'deviation' takes a VAE"):

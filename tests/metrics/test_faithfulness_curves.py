@@ -222,6 +222,9 @@ def test_interval_is_students() -> None:
     assert paired_difference(torch.full((4,), 0.2)).verdict == "better"
     assert paired_difference(torch.zeros(4)).verdict == "no better"
     assert paired_difference(torch.tensor([0.3])).verdict == "too few images"
+    wide = paired_difference(values, least_spread=2.0)
+    assert (wide.mean, wide.high - wide.mean) == (found.mean, pytest.approx(stats.t.ppf(0.975, 4) * 2 / 5**0.5))
+    assert paired_difference(values, least_spread=0.1) == found
     assert paired_difference(torch.tensor([0.3])).to_dict()["mean"] == pytest.approx(0.3)
 
 
@@ -238,6 +241,8 @@ def test_interval_is_students() -> None:
         ({"replacement": torch.rand(2, 1, 3, 2)}, "replacements are"),
         ({"steps": 0}, "steps must be a whole number from 1 on"),
         ({"batch_size": 0}, "batch_size must be"),
+        ({"seed": -1}, "seed must be a whole number from 0 on, got -1"),
+        ({"seed": 10**20}, "seed must be at most"),
         ({"images": torch.zeros(2, 1, 2, 2, dtype=torch.uint8)}, "floating-point numbers"),
         ({"images": torch.rand(0, 1, 2, 2)}, "at least one"),
         ({"images": torch.full((2, 1, 2, 2), float("inf"))}, "images must be finite"),

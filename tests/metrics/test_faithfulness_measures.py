@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -151,7 +152,10 @@ def test_unrelated_models_are_left_unmatched() -> None:
     assert (found.unmatched, found.unmatched_other) == ((0, 1, 2), (0, 1))
     assert found.pearson != found.pearson
     assert found.to_dict()["pairs"] == []
-    for change in ({"other_codes": others[:5]}, {"maps": torch.rand(4, 2, 2, 2)}, {"other_maps": torch.rand(4, 2, 3, 3)}):
+    for change in (
+        *({"other_codes": others[:5]}, {"maps": torch.rand(4, 2, 2, 2)}, {"other_maps": torch.rand(4, 2, 3, 3)}),
+        *({"least": least} for least in (1.5, -0.1, math.nan, "0.5", True)),
+    ):
         given = {"codes": codes, "other_codes": others, "maps": torch.rand(4, 3, 2, 2), "other_maps": torch.rand(4, 2, 2, 2)}
         with pytest.raises(UsageError):
             agreement(**{**given, **change})
@@ -213,5 +217,7 @@ def test_a_model_without_weights_is_refused() -> None:
         def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
             return images.flatten(1)[:, :2], images.flatten(1)[:, :2]
 
+    with pytest.raises(UsageError, match="Identity has no encode"):
+        randomization(torch.nn.Identity(), torch.rand(2, 1, 4, 4), lambda _, images: images)
     with pytest.raises(UsageError, match="depends on no parameters"):
         randomization(Nothing(), torch.rand(2, 1, 4, 4), lambda _, images: images)

@@ -115,6 +115,20 @@ def test_what_is_no_network_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_a_licence_is_one_line(model: ConvVAE, tmp_path: Path) -> None:
+    for licence in ("", "  ", "mit\n---\nlicense: other", 3):
+        with pytest.raises(UsageError, match="a licence is one line such as"):
+            model.save_pretrained(tmp_path / "net", license=licence)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+    for licence in ("- [a", "cc: 'by' # 4", "null", "{x}"):  # what YAML would read otherwise
+        assert ModelCard.load(model.save_pretrained(tmp_path / "net", license=licence) / "README.md").data.license == licence
+
+
+def test_works_where_it_is_asked_to(model: ConvVAE, tmp_path: Path) -> None:
+    out = model.save_pretrained(tmp_path / "net")
+    assert ConvVAE.from_pretrained(out, device="meta").encode(torch.rand(1, 3, 32, 32, device="meta"))[0].is_meta
+
+
 def test_what_is_no_name_is_refused() -> None:
     for name in (None, 3, b"net"):
         with pytest.raises(UsageError, match="named by its folder"):

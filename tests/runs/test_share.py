@@ -263,8 +263,8 @@ def test_a_folder_that_holds_something_else_is_left_alone(run: Run, saved: Path,
         (lambda f: replaced(f / "calibration.safetensors", b""), "calibration.safetensors is damaged"),
         (lambda f: (f / "metrics.json").unlink(), "incomplete"),
         (lambda f: replaced(f / "metrics.json", b"[]"), "metrics.json is damaged"),
-        (lambda f: replaced(f / "config.json", b"{nothing"), "holds no run that can be loaded"),
-        (lambda f: replaced(f / "config.json", b'["a"]'), "holds no run that can be loaded"),
+        (lambda f: replaced(f / "config.json", b"{nothing"), "holds no model that can be loaded"),
+        (lambda f: replaced(f / "config.json", b'["a"]'), "holds no model that can be loaded"),
     ],
 )
 def test_damaged_repositories_are_refused_in_one_line(
@@ -381,6 +381,7 @@ def test_command(run: Run, hub: Hub, tmp_path: Path, cli: Any, fails: Any) -> No
     assert "one place" in fails("share", run.path, "--out", tmp_path / "x", "--to", "a/b", code=2)
     assert "--public is for the hub" in fails("share", run.path, "--out", tmp_path / "x", "--public", code=2)
     assert "--images" in fails("share", run.path, "--to", "me/ones", code=2)
+    assert "a licence is one line" in fails("share", run.path, "--out", tmp_path / "x", "--license", "", code=2)
     assert hub.asked == []
     done = cli("share", run.path, "--to", "me/ones", "--images")
     assert done.code == 0, done.err

@@ -25,6 +25,7 @@ from vaelens.runs.train import train_run
 from vaelens.scoring import explainers
 from vaelens.scoring.explainers import INTEGRATED, METHODS, Method, Opposite, methods_of
 from vaelens.scoring.faithfulness import RANDOMIZED, Faithfulness, evaluate_faithfulness
+from vaelens.scoring.faithfulness_anomalies import _inside
 from vaelens.scoring.faithfulness_sample import draw_latents, draw_sample, replacement_of
 from vaelens.scoring.faithfulness_wording import drawn, tables_of, verdicts
 
@@ -194,6 +195,21 @@ def test_masks_are_pointed_at_or_not(run: Run, found: Faithfulness) -> None:
     assert sum("points at the defect" in line for line in verdicts(found)) == 4
 
 
+def test_no_hit_among_a_few_images_is_no_worse_than_chance() -> None:
+    """Where masks take a hundredth of the image, none of five random pixels hits one in 95 of 100 cases."""
+    masks = torch.zeros(5, 10, 10, dtype=torch.bool)
+    masks[range(5), range(5), 0] = True
+    masks[0, 0, :2] = True
+    share = masks.double().mean((1, 2))
+    chance = {figure: {"random": share, "centre": torch.zeros(5)} for figure in ("pointing", "energy")}
+    maps = torch.zeros(5, 10, 10)
+    maps[:, 9, 9] = 1
+    missed = _inside(maps, masks, chance)
+    assert (missed.pointing, missed.gains["pointing"]["random"].verdict) == (0, "no better")
+    assert missed.gains["energy"]["random"].verdict == "worse"
+    assert _inside(masks.float(), masks, chance).gains["pointing"]["random"].verdict == "better"
+
+
 def test_scores_are_followed_as_pixels_become_the_nearest_normal_images(run: Run, found: Faithfulness) -> None:
     assert found.anomalies is not None
     images = draw_sample(run, 5).images
@@ -259,6 +275,8 @@ def test_sprites_are_judged_without_normal_images(
         (("--faithfulness", "--metrics", "mig"), "--metrics has no part in --faithfulness"),
         (("--faithfulness", "--images", 0), "images must be a whole number from 1 on"),
         (("--faithfulness", "--methods", "cvpr,gradcam"), "unknown method 'gradcam'; there are: cvpr, arxiv_v1"),
+        (("--faithfulness", "--seed", 10**20), "seed must be at most 9223372036854775806, got 100000000000000000000"),
+        (("--faithfulness", "--replace", ""), "unknown replacement ''; there are: blur, neighbour"),
         (("--faithfulness", "--replace", "black"), "unknown replacement 'black'; there are: blur, neighbour"),
         (("--faithfulness", "--localizer", "nothing"), "unknown localizer 'nothing'"),
     ],
@@ -273,6 +291,12 @@ def test_misuse_is_refused_in_one_line(
 def test_runs_that_do_not_compare_are_refused(fails: Callable[..., str], tiny_copy: Path, folder_run: Path) -> None:
     assert "compare runs of the same data" in fails("evaluate", tiny_copy, "--faithfulness", "--against", folder_run, code=2)
     assert "there is no run at" in fails("evaluate", tiny_copy, "--faithfulness", "--against", tiny_copy / "no", code=1)
+    other = tiny_copy.parent / "other"
+    shutil.copytree(tiny_copy, other)
+    config = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(config.replace("normal: 1", "normal: 3"))  # the same size, and not the same latents
+    said = fails("evaluate", tiny_copy, "--faithfulness", "--against", other, code=2)
+    assert said == f"{other} is of other data than {tiny_copy} (normal); compare runs of the same data and network"
 
 
 def test_without_captum_its_method_is_left_out_and_asked_for_it_is_refused(

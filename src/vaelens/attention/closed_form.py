@@ -155,8 +155,11 @@ class _Entry:
         if self.by_pixel is not None:
             assert features is not None
             assert self.w1 is not None
-            through = torch.bmm(features.flatten(2).permute(2, 0, 1), self.by_pixel)  # (h w, B, J)
-            return torch.cat([rows @ self.w1, torch.bmm(rows, through.permute(1, 2, 0))], -1)
+            # of one type: under autocast the map, what it meets and the cotangents may each have another
+            pixels = features.flatten(2).permute(2, 0, 1).to(self.by_pixel.dtype)
+            maps = torch.bmm(rows, torch.bmm(pixels, self.by_pixel).permute(1, 2, 0).to(rows.dtype))  # from (h w, B, J)
+            weights = rows @ self.w1
+            return torch.cat([weights, maps.to(weights.dtype)], -1)
         if self.w1 is not None:
             rows = rows @ self.w1
             if not self.full:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.jit._trace import TopLevelTracedModule
 from torch.utils.hooks import RemovableHandle
 
 from vaelens.attention.functions import Function
@@ -86,7 +85,7 @@ def altered(module: nn.Module) -> bool:
 
 def takes_hooks(module: nn.Module) -> bool:
     """Whether calls of it can be seen: of what torch.jit made, a module that was traced is, and nothing within it."""
-    return not isinstance(module, torch.jit.ScriptModule) or isinstance(module, TopLevelTracedModule)
+    return not isinstance(module, torch.jit.ScriptModule) or isinstance(module, torch.jit.TopLevelTracedModule)  # type: ignore[attr-defined]
 
 
 _HOOKS_ON_ALL = tuple(getattr(nn.modules.module, f"_global_{kind}_hooks") for kind in ("forward", "forward_pre", "backward"))

@@ -48,7 +48,7 @@ def judge_maps(
             run,
             methods=None if methods is None else list(words_of(methods)),
             images=IMAGES if images is None else images,
-            replacement=replace or "blur",
+            replacement="blur" if replace is None else replace,
             against=others,
             localizers=None if localizer is None else split_specs(localizer),
             seed=0 if seed is None else seed,

@@ -90,10 +90,11 @@ def load(path: str | Path, threads: int | None = None) -> ExportedModel:
     except Exception as error:  # onnxruntime's errors have no class in common
         why = " ".join(str(error).split())[:160]
         raise DataError(f"{_shown(path)} is no file of ONNX, or damaged ({why}); export the run again") from error
-    written = session.get_modelmeta().custom_metadata_map.get(KEY)
-    if written is None:
-        raise DataError(f"{_shown(path)} was not written by vaelens export; open it with onnxruntime")
-    return ExportedModel(path, session, json.loads(written))
+    try:
+        metadata = json.loads(session.get_modelmeta().custom_metadata_map[KEY])
+        return ExportedModel(path, session, dict(metadata))
+    except (KeyError, ValueError, TypeError, RecursionError):  # no metadata, others than ours, or an input that is not images
+        raise DataError(f"{_shown(path)} was not written by vaelens export; open it with onnxruntime") from None
 
 
 def _shown(path: Path) -> str:

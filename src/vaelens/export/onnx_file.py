@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from vaelens.output import to_json
 KEY = "vaelens"  # of the metadata
 LIMIT = (1 << 31) - 1  # bytes that one file of ONNX can have
 _TALKATIVE = ("torch.onnx", "torch.export", "torch.onnx._internal.exporter._registration")
+_COLOURS = re.compile(r"\x1b\[[\d;]*m")
 _SMALL = 1 << 16  # numbers of a constant that is looked for among others
 
 
@@ -64,7 +66,10 @@ def to_onnx(graph: nn.Module, example: Tensor, outputs: Sequence[str], metadata:
             ):
                 tidy(made.model)
     except Exception as error:
-        why = " ".join(str(error).split())[:200] or type(error).__name__
+        first = error
+        while isinstance(first.__cause__, Exception):  # torch wraps what happened in advice on how to report it
+            first = first.__cause__
+        why = " ".join(_COLOURS.sub("", str(first)).split())[:200] or type(first).__name__
         raise UsageError(f"{_name(graph)} cannot be traced into a file of ONNX: {why}") from error
     sized = sum(value.const_value.nbytes for value in made.model.graph.initializers.values() if value.const_value is not None)
     if sized > LIMIT:
@@ -99,9 +104,7 @@ def too_large(size: int, more: str = "") -> UsageError:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep to oneself what torch says while it traces: of packages that are not needed, and graphs in full where it fails."""
-    loggers = [
-        logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch.onnx._internal.exporter._registration")
-    ]
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
     levels = [each.level for each in loggers]
     try:
         for each in loggers:

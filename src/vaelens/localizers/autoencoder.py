@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from vaelens.errors import whole
@@ -45,7 +46,9 @@ class AESSIMLocalizer(ResidualLocalizer):
 
     def residual(self, images: Tensor, reconstruction: Tensor) -> Tensor:
         """Images and reconstructions (B, C, H, W) -> maps (B, H, W)."""
-        return ssim_residual(images, reconstruction, self.window)
+        # In float32 rounding is 1e-4 of it where an image is bright and flat.
+        wide = torch.float32 if images.device.type == "mps" else torch.float64
+        return ssim_residual(images.to(wide), reconstruction.to(wide), self.window).float()
 
     def score(self, maps: Tensor) -> Tensor:
         """Maps (B, H, W) -> their maxima (B,)."""

@@ -1,4 +1,4 @@
-"""A network as a model that can be shared, by huggingface_hub's mixin, whose import the networks leave to whoever shares."""
+"""A network as the Hugging Face hub sees it (see `vaelens.shared`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, ModelCard, ModelCardData, ModelHubMixin
+from huggingface_hub import ModelCard
 from safetensors import SafetensorError
 from safetensors.torch import load as read_tensors
 from safetensors.torch import save as tensors_to_bytes
@@ -14,13 +14,12 @@ from safetensors.torch import save as tensors_to_bytes
 from vaelens._version import __version__
 from vaelens.data.files import shown
 from vaelens.errors import RunError, UsageError, brief
-from vaelens.hub import asking, check_private, fetched, is_folder
 from vaelens.models.registry import NETWORKS, KnownNetwork
 from vaelens.models.stored import gist, with_weights
-from vaelens.output import result_folder, to_json, write_bytes, write_text
+from vaelens.output import write_bytes, write_json
+from vaelens.shared import Shared
 
 CONFIG, MODEL = "config.json", "model.safetensors"
-KIND = "share"
 TEMPLATE = """---
 {{ card_data }}
 ---
@@ -39,51 +38,35 @@ The weights are safetensors, the rest is JSON; nothing is unpickled or executed.
 """
 
 
-class HubNetwork(ModelHubMixin, library_name="vaelens", model_card_template=TEMPLATE):  # type: ignore[misc, call-arg]
+class SharedNetwork(Shared, model_card_template=TEMPLATE):  # type: ignore[call-arg]
     """A network with what the hub's mixin asks of a model.
 
-    Args:
-        model: which.
-        name: where it will be found, for the card.
-        licence: of the weights; None: not stated.
+    Raises:
+        UsageError: it is not one that `build` knows.
     """
 
+    what = "network"
+    files = (CONFIG, MODEL)
+
     def __init__(self, model: KnownNetwork, name: str, licence: str | None = None) -> None:
-        self.model = model
-        self.name = name
-        self.licence = licence
+        super().__init__(model, name, licence)
+        self.network = described(model)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        about = {"library_name": "vaelens", "vaelens": __version__, "network": described(self.model)}
+        about = {"library_name": "vaelens", "vaelens": __version__, "network": self.network}
         weights = {name: weight.detach().cpu().contiguous() for name, weight in self.model.state_dict().items()}
         write_bytes(save_directory / MODEL, tensors_to_bytes(weights))
-        write_text(save_directory / CONFIG, to_json(about) + "\n")
-
-    @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
-        **of_config: Any,
-    ) -> HubNetwork:
-        return cls(read(Path(model_id)), Path(model_id).name)
+        write_json(save_directory / CONFIG, about)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The card, which says what the files hold and what they do not."""
-        tags = ["vaelens", "variational-autoencoder", *(self._hub_mixin_info.model_card_data.tags or [])]
-        network = described(self.model)
         return ModelCard.from_template(
-            card_data=ModelCardData(library_name="vaelens", tags=tags, license=self.licence),
+            card_data=self.card_data(["vaelens", "variational-autoencoder"]),
             template_str=TEMPLATE,
-            network=network["name"],
+            network=self.network["name"],
             version=__version__,
-            latents=network["latent_dim"],
-            shape=tuple(network["input_shape"]),
+            latents=self.network["latent_dim"],
+            shape=tuple(self.network["input_shape"]),
             name=json.dumps(self.name),
             licence=self.licence or "not stated",
         )
@@ -126,56 +109,3 @@ def read(folder: Path) -> KnownNetwork:
     except (SafetensorError, OSError, RuntimeError, ValueError, TypeError) as error:
         raise RunError(f"{shown(folder / MODEL)} is damaged, or does not fit {CONFIG} ({gist(error)})") from error
     return found
-
-
-def save(model: KnownNetwork, folder: str | Path, licence: str | None, overwrite: bool) -> Path:
-    """See `PretrainedNetwork.save_pretrained`."""
-    described(model)  # refused before anything is written
-    out = Path(folder)
-    with result_folder(out, KIND, overwrite) as staged:
-        HubNetwork(model, out.name, licence).save_pretrained(staged)
-    return out
-
-
-def load(name: str | Path, kind: type, **options: Any) -> KnownNetwork:
-    """See `PretrainedNetwork.from_pretrained`; `kind` is the class that it must be of."""
-    if is_folder(name):
-        model = read(Path(name))
-    else:
-        repo = str(name)
-        folder = fetched(repo, (CONFIG, MODEL), **options)
-        with asking(repo, options["revision"]):
-            try:
-                shared: HubNetwork = HubNetwork.from_pretrained(folder)
-            except RunError as error:
-                why = str(error).replace(shown(folder), repo)
-                raise RunError(f"{repo} on the hub holds no network that can be loaded: {why}") from error
-        model = shared.model
-    if not isinstance(model, kind):
-        raise RunError(
-            f"{shown(name)} holds a {type(model).__name__}, not a {kind.__name__}; load it by its own class, or ConvVAE"
-        )
-    return model
-
-
-def push(
-    model: KnownNetwork,
-    repo: str,
-    *,
-    private: bool,
-    licence: str | None,
-    token: str | None,
-    branch: str | None,
-    create_pr: bool,
-    commit_message: str | None,
-) -> str:
-    """See `PretrainedNetwork.push_to_hub`."""
-    described(model)
-    with asking(repo, branch, pushing=True):
-        api = HfApi(token=token)
-        whole = api.create_repo(repo, private=private, exist_ok=True, repo_type="model").repo_id
-        if private:
-            check_private(api, whole)
-        options = {"private": private, "token": token, "branch": branch, "create_pr": create_pr}
-        message = commit_message or f"A network of vaelens {__version__}"
-        return str(HubNetwork(model, whole, licence).push_to_hub(whole, commit_message=message, **options))

@@ -36,7 +36,7 @@ from vaelens.runs.data import preparation_of
 from vaelens.runs.folder import read_calibration, read_metrics, read_model
 from vaelens.runs.localizers import keep, read_kept, restored
 from vaelens.runs.objective import family_of, main_localizer_of
-from vaelens.runs.pretrained import Pretrained
+from vaelens.runs.pretrained import PretrainedRun
 from vaelens.runs.results import FIRED_NATS, FIRED_Z, Explanation, Verdict
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ FALSE_ALARMS = 0.05
 _HELD = 4  # localizers in memory at once: each may hold the feature maps of all normal images
 
 
-class Run(Pretrained):
+class Run(PretrainedRun):
     """A trained model with its normal images, loaded from its folder by `load_run`.
 
     Attributes:

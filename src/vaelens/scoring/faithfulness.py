@@ -32,6 +32,7 @@ LATENTS = 8
 RANDOMIZED = 8  # images whose maps are taken anew for each layer that is randomized, and of so many latents:
 RANDOMIZED_LATENTS = 4
 _AT_ONCE = 128
+_SAME = ("name", "category", "normal", "preparation")  # of the data of runs that are compared
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +154,7 @@ def evaluate_faithfulness(
 
     Raises:
         UsageError: a model without a posterior or without active latents, an unknown name, fewer than one image, or another
-            run whose images or maps have another size.
+            run of other data, or whose images or maps have another size.
         DataError: the data set is not where it was.
     """
     layer = run.attention.layer  # refuses what has no latents
@@ -242,6 +243,12 @@ def _check_alike(run: Run, other: Run) -> None:
         raise UsageError(
             f"{shown(other.path)} takes images {other.input_shape} and has maps {tuple(theirs)}, {shown(run.path)} "
             f"{run.input_shape} and {tuple(mine)}; compare runs of the same data and network"
+        )
+    apart = [part for part in _SAME if other.config.dataset[part] != run.config.dataset[part]]
+    if apart:
+        raise UsageError(
+            f"{shown(other.path)} is of other data than {shown(run.path)} ({', '.join(apart)}); compare runs of the same data "
+            "and network"
         )
     if not bool(other.active.any()):
         raise UsageError(f"none of the latents of {shown(other.path)} is active, so there is nothing to agree with")

@@ -142,8 +142,13 @@ def judge_anomalies(
 
 def _inside(maps: Tensor, masks: Tensor, chance: Mapping[str, Mapping[str, Tensor]]) -> Inside:
     figures = {"pointing": pointing_game(maps, masks), "energy": energy_inside(maps, masks)}
+    share = chance["pointing"]["random"]
+    drawn = float((share * (1 - share)).mean().sqrt())  # how far hits of one pixel of each image, drawn at random, spread
+    least = {("pointing", "random"): drawn}
     gains = {
-        figure: {name: paired_difference(values - base) for name, base in chance[figure].items()}
+        figure: {
+            name: paired_difference(values - base, least.get((figure, name), 0.0)) for name, base in chance[figure].items()
+        }
         for figure, values in figures.items()
     }
     return Inside(float(figures["pointing"].mean()), float(figures["energy"].mean()), gains)

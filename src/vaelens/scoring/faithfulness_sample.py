@@ -13,6 +13,7 @@ from vaelens.data.factors import FactorSplit
 from vaelens.data.images import to_float
 from vaelens.errors import UsageError, unknown
 from vaelens.metrics.faithfulness import blurred, nearest_images
+from vaelens.metrics.faithfulness.inputs import drawing
 from vaelens.runs import Run
 from vaelens.runs.data import load_split
 
@@ -47,7 +48,7 @@ def draw_sample(run: Run, count: int, root: Path | None = None, seed: int = 0) -
         DataError: the data set is not where it was.
     """
     split = load_split(run.config, root)
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator = drawing(seed)
     if isinstance(split, FactorSplit):
         numbers = split.train.draw(max(count, _MATCHED), generator)
         further = split.train.take(numbers)
@@ -79,7 +80,7 @@ def draw_latents(run: Run, most: int, seed: int = 0) -> list[int]:
         raise UsageError(
             f"none of the {run.model.latent_dim} latents of {run.path} is active, so there is no map to judge; train it longer"
         )
-    chosen = torch.randperm(len(active), generator=torch.Generator("cpu").manual_seed(seed))[:most]
+    chosen = torch.randperm(len(active), generator=drawing(seed))[:most]
     return sorted(active[chosen].tolist())
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaelens.errors import UsageError
+from vaelens.errors import UsageError, brief
 from vaelens.metrics.faithfulness.inputs import check_maps
 from vaelens.metrics.faithfulness.similarity import map_similarity
 
@@ -85,8 +85,10 @@ def agreement(
         least: in [0, 1].
 
     Raises:
-        UsageError: shapes that do not fit, or fewer than three images.
+        UsageError: shapes that do not fit, fewer than three images, or `least` outside of [0, 1].
     """
+    if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
+        raise UsageError(f"least is the size of a correlation, from 0 to 1, got {brief(least)}")
     for name, code, of in (("codes", codes, maps), ("other_codes", other_codes, other_maps)):
         if not isinstance(code, Tensor) or code.ndim != 2 or len(code) < 3 or not code.isfinite().all():
             raise UsageError(f"{name} are finite numbers (N, K) of at least three images")
@@ -127,7 +129,7 @@ def _matched(codes: Tensor, others: Tensor, least: float) -> tuple[list[tuple[in
         centred = values.detach().cpu().double()
         centred = centred - centred.mean(0)
         scaled.append(centred / centred.norm(dim=0).clamp_min(1e-12))
-    correlation = scaled[0].T @ scaled[1]
+    correlation = (scaled[0].T @ scaled[1]).clamp(-1, 1)
     rows, columns = linear_sum_assignment(correlation.abs().numpy(), maximize=True)
     found = [((int(i), int(j)), float(correlation[i, j])) for i, j in zip(rows, columns, strict=True)]
     found = sorted((pair for pair in found if abs(pair[1]) >= least), key=lambda pair: -abs(pair[1]))

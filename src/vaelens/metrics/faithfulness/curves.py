@@ -20,7 +20,7 @@ from torch import Tensor
 
 from vaelens.attention.maps import resize
 from vaelens.errors import UsageError, unknown, whole
-from vaelens.metrics.faithfulness.inputs import Encode, check_images, check_latents, check_maps, is_empty, values_of
+from vaelens.metrics.faithfulness.inputs import Encode, check_images, check_latents, check_maps, drawing, is_empty, values_of
 from vaelens.metrics.faithfulness.paired import PairedDifference, paired_difference
 from vaelens.metrics.faithfulness.ranking import BASELINES, baseline_maps, ranks_of
 from vaelens.metrics.faithfulness.replacement import blurred
@@ -122,7 +122,7 @@ def deletion(
         progress: called with the number of images done.
 
     Raises:
-        UsageError: shapes that do not fit, an unknown baseline, or values that are not finite.
+        UsageError: shapes that do not fit, an unknown baseline, a seed below 0, or values that are not finite.
     """
     asked = _Asked(encode, images, replacement, latents, steps, repeats, seed, batch_size, progress)
     return _curve(asked, maps, "deletion")
@@ -183,7 +183,7 @@ def _curve(asked: _Asked, maps: Tensor | str, kind: str) -> Curve:
     values = torch.zeros(len(images), given.shape[1], len(counts), len(latents), dtype=torch.float64)
     ends = (0, -1) if kind == "insertion" else (-1, 0)  # what is replaced altogether, and what is the original
     values[:, :, ends[0]] = effect[:, None]
-    generator = torch.Generator("cpu").manual_seed(asked.seed)
+    generator = drawing(asked.seed)
     for part in _groups(len(images), given.shape[1] * (steps - 1), at_once):
         resized = resize(given[part], (images.shape[2], images.shape[3])).flatten(2)
         ranks = torch.stack([ranks_of(one, generator) for one in resized])  # in turn: batches change no order

@@ -12,6 +12,7 @@ from vaelens.errors import UsageError, whole
 
 Encode: TypeAlias = Callable[[Tensor], Tensor | tuple[Tensor, ...]]
 """Images (B, C, H, W) -> the values that are followed (B, D), or a posterior, whose mean (B, D) is followed."""
+MOST_SEED = (1 << 63) - 2  # torch takes one more, which is left to those who draw a second time
 
 
 def check_images(images: Tensor, name: str = "images") -> Tensor:
@@ -49,6 +50,15 @@ def check_maps(maps: Tensor, count: int | None = None, name: str = "maps") -> Te
     if not values.isfinite().all():
         raise UsageError(f"{name} must be finite; some pixel is NaN or infinite")
     return values
+
+
+def drawing(seed: int) -> torch.Generator:
+    """What draws by a seed, in main memory.
+
+    Raises:
+        UsageError: no whole number from 0 on, or one beyond what torch takes.
+    """
+    return torch.Generator("cpu").manual_seed(whole("seed", seed, least=0, most=MOST_SEED))
 
 
 def is_empty(maps: Tensor) -> Tensor:

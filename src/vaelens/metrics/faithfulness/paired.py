@@ -40,10 +40,15 @@ class PairedDifference:
         return {"mean": self.mean, "low": self.low, "high": self.high, "images": self.images, "verdict": self.verdict}
 
 
-def paired_difference(differences: Tensor) -> PairedDifference:
+def paired_difference(differences: Tensor, least_spread: float = 0.0) -> PairedDifference:
     """From one difference for each image, (B,); those that are NaN are left out.
 
     The interval is that of images drawn independently: frames of one clip are not, and make it too narrow.
+
+    Args:
+        differences: (B,).
+        least_spread: what their standard deviation is at least, where that is known: of rare hits there may be none among a few
+            images, which says nothing of how often there are some.
 
     Raises:
         UsageError: another shape.
@@ -59,5 +64,5 @@ def paired_difference(differences: Tensor) -> PairedDifference:
         return PairedDifference(mean, torch.nan, torch.nan, count)
     from scipy.special import stdtrit  # type: ignore[import-untyped]
 
-    half = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * float(values.std()) / count**0.5
+    half = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * max(float(values.std()), least_spread) / count**0.5
     return PairedDifference(mean, mean - half, mean + half, count)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vaelens.errors import UsageError
-from vaelens.metrics.faithfulness.inputs import check_images, check_maps
+from vaelens.metrics.faithfulness.inputs import check_images, check_maps, drawing
 from vaelens.metrics.faithfulness.similarity import map_similarity
 
 _KINDS = ("pearson", "spearman", "ssim")
@@ -59,15 +59,17 @@ def randomization(
         seed: of the changes of places.
 
     Raises:
-        UsageError: no layer that the mean depends on, or maps that are none.
+        UsageError: a model without `encode`, no layer that the mean depends on, maps that are none, or a seed below 0.
     """
     check_images(images)
+    if not callable(getattr(model, "encode", None)):
+        raise UsageError(f"{type(model).__name__} has no encode(images) -> (mean, logvar); vaelens.adapt gives a model one")
     original = check_maps(explain(model, images), len(images))
     changed = copy.deepcopy(model)
     layers = _layers(changed, images[:1])
     if not layers:
         raise UsageError(f"the posterior mean of {type(model).__name__} depends on no parameters that could be randomized")
-    generator = torch.Generator("cpu").manual_seed(seed)
+    generator = drawing(seed)
     found: dict[str, list[float]] = {kind: [] for kind in (*_KINDS, "left_out")}
     modules = dict(changed.named_modules())
     for layer in layers:
