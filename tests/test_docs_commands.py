@@ -150,6 +150,7 @@ def reader(tmp_path: Path, real_data: Path, place: Path) -> Path:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda page: page.name)
 def test_the_whole_page(page: Path, reader: Path) -> None:
     script = script_of(page)
