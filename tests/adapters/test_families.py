@@ -266,7 +266,6 @@ def test_monai_autoencoder_kl_gives_a_standard_deviation(agrees: Any) -> None:
 
 def test_monai_autoencoder_kl_with_attention(agrees: Any) -> None:
     """Tokens split over heads are no map, though they have four axes."""
-    pytest.importorskip("einops")
     from monai.networks.nets import AutoencoderKL
 
     model = AutoencoderKL(
@@ -281,7 +280,6 @@ def test_monai_autoencoder_kl_with_attention(agrees: Any) -> None:
 
 @pytest.mark.parametrize("class_token", [True, False])
 def test_monai_vision_transformer(class_token: bool) -> None:
-    pytest.importorskip("einops")
     from monai.networks.nets import ViT
 
     class Of(nn.Module):
