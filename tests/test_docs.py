@@ -169,7 +169,7 @@ def test_the_tables_of_judged_maps_are_what_the_command_printed() -> None:
     for data in benchmark["DATA"]:
         found = benchmark["kept"](data)
         assert (found["seed"], found["replacement"]) == (0, "blur")
-        assert set(found["methods"]) >= {"cvpr", "arxiv_v1", "expvae", "integrated-gradients"}
+        assert set(found["methods"]) >= {"cvpr", "arxiv_v1", "expvae", "hirescam", "integrated-gradients"}
 
 
 def test_the_papers_table_3_is_what_the_command_wrote() -> None:
