@@ -89,9 +89,11 @@ case " $* " in
     *" --to "*) exit 0 ;;
     *" --resume "*) real "$@" ;;
     " train dsprites "*) real "$@" --steps 20 ;;
-    " train "*) real "$@" --epochs 1 ;;
+    " train "*" --localizer "*|" train mnist "*|" train digits "*) real "$@" --epochs 1 ;;
+    " train "*) real "$@" --epochs 1 --localizer learned:pool=64:steps=20 ;;
     " reproduce table3 --run "*|" reproduce figure8 --run "*|" reproduce figure9 "*) real "$@" ;;
-    " reproduce table3 "*|" reproduce figure8 "*) real "$@" --steps 20 ;;
+    " reproduce table3 "*|" reproduce figure8 "*) real "$@" --steps 20 --seeds 0 ;;
+    " reproduce table"*) real "$@" --epochs 1 --seeds 0 ;;
     " reproduce "*) real "$@" --epochs 1 ;;
     *) real "$@" ;;
 esac
