@@ -172,6 +172,17 @@ def test_the_tables_of_judged_maps_are_what_the_command_printed() -> None:
         assert set(found["methods"]) >= {"cvpr", "arxiv_v1", "expvae", "hirescam", "integrated-gradients"}
 
 
+def test_how_fast_an_exported_run_is_is_what_the_benchmark_wrote(capsys: pytest.CaptureFixture[str]) -> None:
+    import runpy
+
+    print_rows = runpy.run_path(str(ROOT / "benchmarks/export.py"))["print_rows"]
+    for network, found in json.loads((ROOT / "benchmarks/results/export.json").read_text()).items():
+        print_rows(network, found)
+    rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 10
+    assert "\n".join(rows) in (ROOT / "docs" / "ship.md").read_text()
+
+
 def test_the_papers_table_3_is_what_the_command_wrote() -> None:
     """Means and spreads with each seed's score in the README, every figure of each seed in the docs; and what was compared."""
     figures = {"factor_vae_score": 3, "mig": 3, "dci_disentanglement": 3, "reconstruction": 1, "total_correlation": 2}
