@@ -48,11 +48,12 @@ class Reading:
     deterministic: bool = False
     heads: tuple[nn.Module, nn.Module] | None = None
     _settled: bool = False  # whether a bare pair was seen to be no mean and standard deviation, and no sample
+    _by_name: bool = False  # whether a spread was found by its name, so that there is no such pair
 
     @property
     def settled(self) -> bool:
-        """Whether what it looks at once has been looked at."""
-        return self._settled
+        """Whether it has no bare pair to look at, or has looked: random numbers drawn while encoding tell nothing then."""
+        return self._settled or self._by_name or self.deterministic or self.spread is not None or self.heads is not None
 
     @classmethod
     def asked(
@@ -173,6 +174,7 @@ class Reading:
             if len(found) > 1:
                 raise UsageError(f"{self.name} returns several of {kind}: {', '.join(found)}; say which: {kind}='...'")
             if found:
+                self._by_name = True
                 return kind, next(iter(found.values()))
         raise UsageError(
             f"{self.name} returns a mean and no log variance: {told(source)}; say where it is (logvar=, std=, variance= or "

@@ -150,7 +150,7 @@ def _find(
     if layer is None:
         layer = getattr(model, "explained_layer", None)  # as an adapter says where the last one would tell nothing
     if layer is None:
-        found = _default(seen, shapes) if grid is None else _last_tokens(seen, layouts, shapes)
+        found = _default(seen, layouts, shapes) if grid is None else _last_tokens(seen, layouts, shapes)
         if found is None and grid is not None:
             raise UsageError(
                 f"no layer of {encoder_of(model)} fills a grid of {grid.height} x {grid.width}; {_tokens(seen, layouts)}"
@@ -228,9 +228,9 @@ def _last_tokens(seen: Trace, layouts: Layouts, shapes: dict[int, tuple[int, int
     return tokens[-1] if tokens else None
 
 
-def _default(seen: Trace, shapes: dict[int, tuple[int, int, int]]) -> int | None:
+def _default(seen: Trace, layouts: Layouts, shapes: dict[int, tuple[int, int, int]]) -> int | None:
     """The last feature map before the mean; where modules alone do not lead there, the last convolution with its activation."""
-    place = last_feature_map(seen)
+    place = last_feature_map(seen, layouts)
     if place is not None:
         index = seen.outermost(place)
         if index in shapes and seen.calls[index].name:

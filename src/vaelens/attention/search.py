@@ -27,12 +27,11 @@ def is_map(tensor: Tensor) -> bool:
     return tensor.ndim == 4 and tensor.shape[2] * tensor.shape[3] > 1
 
 
-def last_feature_map(trace: Trace) -> Place | None:
+def last_feature_map(trace: Trace, layouts: Layouts) -> Place | None:
     """The last feature map of more than one pixel before the mean, walking back from the mean through modules.
 
     Of a latent that is the mean over a map's pixels it is the one before: that map would explain itself.
     """
-    layouts = Layouts(trace)
 
     def found(place: Place) -> bool:
         return is_map(place.tensor) and layouts.is_map(place)
